@@ -1,0 +1,41 @@
+# Python 3.11 or newer and make are all that is needed: each target installs the rest
+# into a virtual environment beside this file.
+PYTHON ?= python3
+PIP := -m pip --disable-pip-version-check --quiet
+BIN := .venv/bin
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: demo test lint clean
+
+demo: .venv/.demo  ## answer a question with a Self-MoA; MODEL=openai:gpt-4o-mini for another model
+	@$(BIN)/python examples/demo.py $(QUESTION)
+
+test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .venv-litellm .mypy_cache .pytest_cache .ruff_cache
+
+.venv/.demo: pyproject.toml examples/local_model.py
+	@echo "Installing into .venv (about a minute, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP) install --upgrade "pip>=25.1"
+	@$(BIN)/python $(PIP) install --editable ".[langchain,openai]"
+	@$(BIN)/python examples/local_model.py install
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	$(BIN)/python $(PIP) install --editable . --group dev
+	@touch $@
+
+# LiteLLM needs openai < 3, so it has an environment of its own.
+.venv-litellm/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-litellm/bin/python $(PIP) install --editable . --group litellm
+	@touch $@

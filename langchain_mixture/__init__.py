@@ -1,0 +1,72 @@
+"""Mixture-of-Agents for LangChain and LangGraph.
+
+Several models answer, other models improve, judge and fuse the answers. A pipeline is
+a list of steps; `create_mixture` makes a LangGraph graph of it, `run` answers one
+question.
+"""
+
+from langchain_mixture.errors import (
+    InvalidMixtureError,
+    MixtureError,
+    NoResponsesError,
+    StepFailedError,
+)
+from langchain_mixture.graph import create_mixture, run
+from langchain_mixture.layers import Mixture
+from langchain_mixture.llm_steps import (
+    Aggregate,
+    Propose,
+    Rank,
+    Refine,
+    Synthesize,
+    Vote,
+)
+from langchain_mixture.presets import (
+    TOGETHER_PROPOSERS,
+    moa_lite,
+    robust_moa,
+    self_moa,
+    together_moa,
+)
+from langchain_mixture.steps import Agent, Call, Reply, Response, Step, answered
+from langchain_mixture.transform_steps import (
+    Dropout,
+    Filter,
+    Map,
+    Sample,
+    Shuffle,
+    Take,
+)
+
+__all__ = [
+    "TOGETHER_PROPOSERS",
+    "Agent",
+    "Aggregate",
+    "Call",
+    "Dropout",
+    "Filter",
+    "InvalidMixtureError",
+    "Map",
+    "Mixture",
+    "MixtureError",
+    "NoResponsesError",
+    "Propose",
+    "Rank",
+    "Refine",
+    "Reply",
+    "Response",
+    "Sample",
+    "Shuffle",
+    "Step",
+    "StepFailedError",
+    "Synthesize",
+    "Take",
+    "Vote",
+    "answered",
+    "create_mixture",
+    "moa_lite",
+    "robust_moa",
+    "run",
+    "self_moa",
+    "together_moa",
+]

@@ -1,0 +1,261 @@
+"""Agents: from what a step names to what can be asked.
+
+Names go through the client; wrappers (`bind`, `with_config`, `with_retry`,
+`with_fallbacks`, configurable fields) are seen through, and nothing that they carry is
+lost.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
+
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.runnables import (
+    Runnable,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import DynamicRunnable
+from langgraph.pregel.protocol import PregelProtocol
+
+from langchain_mixture.errors import InvalidMixtureError, describe
+from langchain_mixture.function_model import ClientFunction, FunctionChatModel
+from langchain_mixture.steps import Agent, Step, shown
+
+Client: TypeAlias = (
+    Runnable[Any, Any]
+    | Mapping[str, Agent]
+    | Callable[[str], Agent]
+    | ClientFunction
+    | None
+)
+"""What turns the names in a pipeline into models."""
+
+Resolve: TypeAlias = Callable[[str], Runnable[Any, Any]]
+
+_CLIENTS = (
+    "a chat model, a mapping from names to models, a function of one parameter (the "
+    "name) that returns a model, a function of model, messages, temp and max_tokens, "
+    "or None for init_chat_model"
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One agent of one step, ready to be asked."""
+
+    name: str
+    """What the history and errors call it."""
+    label: str
+    """Its name in the graph, unique within its step."""
+    runnable: Runnable[Any, Any]
+    sample: int = 1
+    """The how-manieth of its name within its step, from 1."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What the step says to the model: temperature, max_tokens."""
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether it takes a state with messages rather than messages."""
+        return any(isinstance(leaf, PregelProtocol) for leaf in leaves(self.runnable))
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is a model, maybe wrapped: what it writes are its own tokens."""
+        return not isinstance(self.runnable, RunnableSequence) and all(
+            map(_is_model, leaves(self.runnable))
+        )
+
+
+def members(
+    step: Step, agents: Sequence[Agent], step_name: str, resolve: Resolve
+) -> list[Member]:
+    """Resolve the agents of a step, and give each a name and a label of its own."""
+    arguments = {
+        key: value
+        for key, value in (("temperature", step.temp), ("max_tokens", step.max_tokens))
+        if value is not None
+    }
+    seen: Counter[str] = Counter()
+    found: list[Member] = []
+    for agent in agents:
+        try:
+            runnable = resolve(agent) if isinstance(agent, str) else agent
+        except InvalidMixtureError as error:
+            raise InvalidMixtureError(f"{step_name}: {error}") from error.__cause__
+        name = agent if isinstance(agent, str) else name_of(agent)
+        if arguments and not all(map(_is_model, leaves(runnable))):
+            wanted = " and ".join(arguments)
+            raise InvalidMixtureError(
+                f"{step_name}: {wanted} cannot be set for {name!r}: it is "
+                f"{shown(runnable)} and not a chat model, nor a wrapper of one."
+            )
+        clean = re.sub(r"[:|\s]+", "/", name).strip("/") or "agent"
+        seen[clean] += 1
+        label = clean if seen[clean] == 1 else f"{clean}#{seen[clean]}"
+        found.append(Member(name, label, runnable, seen[clean], arguments))
+    return found
+
+
+def resolver(client: Client) -> Resolve:
+    """Say how a client turns names into models; each name is resolved once.
+
+    Raises:
+        InvalidMixtureError: What was given is no client. The function returned raises
+            it for a name that the client does not know.
+
+    Example:
+        >>> resolver({"a": "b"})("c")
+        Traceback (most recent call last):
+            ...
+        langchain_mixture.errors.InvalidMixtureError: no model is named 'c'; the \
+client has: 'a'.
+    """
+    make = _maker(client)
+    models: dict[str, Runnable[Any, Any]] = {}
+
+    def resolve(name: str) -> Runnable[Any, Any]:
+        if name not in models:
+            models[name] = _made(make, name)
+        return models[name]
+
+    return resolve
+
+
+def _made(make: Callable[[str], object], name: str) -> Runnable[Any, Any]:
+    try:
+        model = make(name)
+    except InvalidMixtureError:
+        raise
+    except Exception as error:  # whatever a factory raises, the name is the culprit
+        raise InvalidMixtureError(
+            f"no model could be made of the name {name!r}: {describe(error)}"
+        ) from error
+    if isinstance(model, str):
+        return _made(_init_chat_model, model)
+    if not isinstance(model, Runnable):
+        raise InvalidMixtureError(
+            f"the client gives {shown(model)} for the name {name!r}; it must give a "
+            "chat model or another Runnable."
+        )
+    return model
+
+
+def _maker(client: Client) -> Callable[[str], object]:
+    if client is None:
+        return _init_chat_model
+    if isinstance(client, Runnable):
+        if all(map(_is_model, leaves(client))):
+            return lambda name: client.bind(model=name)
+    elif isinstance(client, Mapping):
+        return lambda name: _looked_up(client, name)
+    elif callable(client):
+        parameters = _parameters(client)
+        if "messages" in parameters or parameters == {"**"}:
+            fn = cast("ClientFunction", client)
+            return lambda name: FunctionChatModel(model=name, fn=fn)
+        if _takes_one(client):
+            return cast("Callable[[str], Agent]", client)
+    raise InvalidMixtureError(f"client is {shown(client)}; allowed: {_CLIENTS}.")
+
+
+def _parameters(function: Callable[..., object]) -> set[str]:
+    """Name a function's parameters; `**` stands for any keywords."""
+    return {
+        "**" if parameter.kind is parameter.VAR_KEYWORD else parameter.name
+        for parameter in _signature(function).parameters.values()
+    }
+
+
+def _takes_one(function: Callable[..., object]) -> bool:
+    try:
+        _signature(function).bind("name")
+    except TypeError:
+        return False
+    return True
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # some built-in functions have none that can be read
+        return inspect.Signature()
+
+
+def _looked_up(client: Mapping[str, Agent], name: str) -> Agent:
+    if name not in client:
+        known = ", ".join(repr(key) for key in client) or "nothing"
+        raise InvalidMixtureError(
+            f"no model is named {name!r}; the client has: {known}."
+        )
+    return client[name]
+
+
+def _init_chat_model(name: str) -> Runnable[Any, Any]:
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as error:
+        raise InvalidMixtureError(
+            f"the name {name!r} needs a client, or the package langchain, whose "
+            "init_chat_model makes models of names: "
+            'pip install "langchain-mixture[langchain]"'
+        ) from error
+    model: Runnable[Any, Any] = init_chat_model(name)
+    return model
+
+
+def leaves(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
+    """Give what is asked in the end, beneath wrappers and in front of parsers.
+
+    Example:
+        >>> from langchain_core.runnables import RunnableLambda
+        >>> [type(r).__name__ for r in leaves(RunnableLambda(str).with_retry())]
+        ['RunnableLambda']
+    """
+    if isinstance(runnable, RunnableBindingBase):
+        yield from leaves(runnable.bound)
+    elif isinstance(runnable, RunnableWithFallbacks):
+        for member in runnable.runnables:
+            yield from leaves(member)
+    elif isinstance(runnable, DynamicRunnable):
+        yield from leaves(runnable.default)
+    elif isinstance(runnable, RunnableSequence):
+        yield from leaves(runnable.first)
+    else:
+        yield runnable
+
+
+def _is_model(runnable: Runnable[Any, Any]) -> bool:
+    # What init_chat_model(configurable_fields=...) returns is no BaseChatModel.
+    return isinstance(runnable, BaseLanguageModel) or (
+        hasattr(runnable, "bind_tools") and not isinstance(runnable, PregelProtocol)
+    )
+
+
+def name_of(runnable: Runnable[Any, Any]) -> str:
+    """Name an agent: its own name, else its model's, else its class.
+
+    Example:
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> name_of(FakeListChatModel(responses=["Hi"], name="greeter").with_retry())
+        'greeter'
+    """
+    if isinstance(runnable, RunnableBindingBase):
+        said = runnable.config.get("run_name") or runnable.kwargs.get("model")
+        return str(runnable.name or said or name_of(runnable.bound))
+    if runnable.name:
+        return str(runnable.name)
+    leaf = next(leaves(runnable))
+    if leaf is not runnable and not isinstance(runnable, RunnableSequence):
+        return name_of(leaf)
+    for attribute in ("name", "model_name", "model", "model_id", "deployment_name"):
+        value = getattr(leaf, attribute, None)
+        if isinstance(value, str) and value:
+            return value
+    return type(leaf).__name__

@@ -1,0 +1,359 @@
+"""Asking one agent, sync and async: whatever happens becomes a recorded reply.
+
+Only cancellation and LangGraph's own control flow (interrupts) pass through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    message_chunk_to_message,
+)
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_executor_for_config, merge_configs
+from langgraph.constants import TAG_NOSTREAM
+from langgraph.errors import GraphBubbleUp
+
+from langchain_mixture.agents import Member
+from langchain_mixture.errors import describe, redact
+from langchain_mixture.steps import Call, Reply, shown
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT: Final = 300.0
+"""Seconds that a call to a model may take, or the next chunk of a streamed answer."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One call to one agent, with all that it takes to ask it."""
+
+    member: Member
+    call: Call
+    step: str
+    """The step's name, such as `1_propose`."""
+    index: int
+    """The position of the call among those of its step."""
+    timeout: float | None
+    """Seconds; None = no limit."""
+    streams: bool
+    """Whether its tokens are the answer's stream."""
+    visible: bool
+    """Whether its tokens may be seen in a stream at all."""
+    may_answer: bool
+    """Whether the model's own message may become the answer, and is kept."""
+
+    def agent_input(self) -> Any:
+        """Give what the agent is invoked with."""
+        messages = self.call["messages"]
+        if self.member.sample > 1 and messages:
+            # A cache of model answers would else give every sample the same one.
+            last = messages[-1]
+            metadata = {**last.response_metadata, "sample": self.member.sample}
+            marked = last.model_copy(update={"response_metadata": metadata})
+            messages = [*messages[:-1], marked]
+        return {"messages": messages} if self.member.is_graph else messages
+
+    def agent_config(
+        self, config: RunnableConfig, handlers: Sequence[BaseCallbackHandler]
+    ) -> RunnableConfig:
+        """Mark the run with its step and agent, and silence what is not to be seen."""
+        own: RunnableConfig = {
+            "metadata": {"mixture_step": self.step, "mixture_agent": self.member.name},
+            "tags": [] if self.visible else [TAG_NOSTREAM],
+        }
+        if handlers:
+            own["callbacks"] = list(handlers)
+        return merge_configs(config, own)
+
+
+def ask(attempts: Sequence[Question], config: RunnableConfig) -> list[Reply]:
+    """Ask a question, and its fallbacks in turn until one answers."""
+    replies: list[Reply] = []
+    for question in attempts:
+        replies.append(_ask(question, config))
+        if replies[-1]["error"] is None:
+            break
+    return replies
+
+
+async def aask(attempts: Sequence[Question], config: RunnableConfig) -> list[Reply]:
+    """Do what `ask` does, on the event loop."""
+    replies: list[Reply] = []
+    for question in attempts:
+        replies.append(await _aask(question, config))
+        if replies[-1]["error"] is None:
+            break
+    return replies
+
+
+def ask_all(
+    questions: Sequence[Sequence[Question]], config: RunnableConfig
+) -> list[Reply]:
+    """Ask several questions at once, each with its fallbacks."""
+    if len(questions) < 2:  # the caller's thread will do
+        return [reply for attempts in questions for reply in ask(attempts, config)]
+    with get_executor_for_config(config) as executor:
+        asked = executor.map(ask, questions, [config] * len(questions))
+        return [reply for replies in asked for reply in replies]
+
+
+async def aask_all(
+    questions: Sequence[Sequence[Question]], config: RunnableConfig
+) -> list[Reply]:
+    """Do what `ask_all` does, on the event loop."""
+    asked = await asyncio.gather(*(aask(attempts, config) for attempts in questions))
+    return [reply for replies in asked for reply in replies]
+
+
+def _ask(question: Question, config: RunnableConfig) -> Reply:
+    record = _Record(question)
+    ticks: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+    handlers = record.handlers(lambda: ticks.put((_TICK, None)))
+    runnable = question.member.runnable
+
+    def invoke() -> object:
+        return runnable.invoke(
+            question.agent_input(),
+            question.agent_config(config, handlers),
+            **question.member.arguments,
+        )
+
+    try:
+        if question.timeout is None:
+            return record.answered(invoke())
+        return record.answered(_within(question.timeout, invoke, ticks))
+    except GraphBubbleUp:
+        raise
+    except Exception as error:  # noqa: BLE001  # a failed call is a record, not an end
+        return record.failed(error)
+
+
+async def _aask(question: Question, config: RunnableConfig) -> Reply:
+    record = _Record(question)
+    limit = asyncio.timeout(question.timeout)
+
+    def tick() -> None:
+        if question.timeout is not None and not limit.expired():
+            limit.reschedule(asyncio.get_running_loop().time() + question.timeout)
+
+    handlers = record.handlers(tick)
+    try:
+        async with limit:
+            output = await question.member.runnable.ainvoke(
+                question.agent_input(),
+                question.agent_config(config, handlers),
+                **question.member.arguments,
+            )
+        return record.answered(output)
+    except GraphBubbleUp:
+        raise
+    except Exception as error:  # noqa: BLE001  # a failed call is a record, not an end
+        ours = limit.expired() and question.timeout is not None
+        return record.failed(_OutOfTimeError(question.timeout or 0) if ours else error)
+
+
+# -- Time limits in sync code ----------------------------------------------------------
+
+_Event = tuple[object, Any]
+_TICK: Final = object()
+_ANSWER: Final = object()
+_ERROR: Final = object()
+
+
+class _OutOfTimeError(TimeoutError):
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no answer within {seconds:g} seconds")
+
+
+def _within(
+    seconds: float, function: Callable[[], T], events: queue.SimpleQueue[_Event]
+) -> T:
+    """Call a function, and give it up after some seconds without a sign of life.
+
+    A call that is given up goes on, on a daemon thread that cannot hold the process.
+    """
+
+    def work() -> None:
+        try:
+            events.put((_ANSWER, function()))
+        except BaseException as error:  # noqa: BLE001  # raised again by the caller
+            events.put((_ERROR, error))
+
+    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
+    while True:
+        try:
+            kind, value = events.get(timeout=seconds)
+        except queue.Empty:
+            raise _OutOfTimeError(seconds) from None
+        if kind is _ERROR:
+            raise value
+        if kind is _ANSWER:
+            answer: T = value
+            return answer
+
+
+class _SignsOfLife(BaseCallbackHandler):
+    """Tells that a model that streams is still writing."""
+
+    run_inline = True
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        self._tick()
+
+    def on_stream_event(self, event: Any, **kwargs: Any) -> None:
+        self._tick()
+
+
+# -- From what an agent returned to a reply ------------------------------------------
+
+
+class _Record:
+    """Takes down one call: when it began, what it used, how it ended."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._started = time.time()
+        self._clock = time.perf_counter()
+        # A chain or a graph may ask several models and return the last one's message.
+        self._usage = (
+            None if question.member.is_model else UsageMetadataCallbackHandler()
+        )
+
+    def handlers(self, tick: Callable[[], None]) -> list[BaseCallbackHandler]:
+        handlers: list[BaseCallbackHandler] = []
+        if self._usage is not None:
+            handlers.append(self._usage)
+        if self._question.streams and self._question.timeout is not None:
+            handlers.append(_SignsOfLife(tick))
+        return handlers
+
+    def answered(self, output: object) -> Reply:
+        message = _message(output, self._question.member)
+        return self._reply(message, _problem(message, self._question.call))
+
+    def failed(self, error: BaseException) -> Reply:
+        return self._reply(None, describe(error))
+
+    def _reply(self, message: AIMessage | None, error: str | None) -> Reply:
+        question = self._question
+        read, written = self._tokens(message)
+        keeps = question.may_answer and error is None
+        return {
+            "id": f"{question.step}/{question.index}",
+            "text": "" if message is None else message.text,
+            "agent": question.member.name,
+            "step": question.step,
+            "parents": question.call["parents"],
+            "tool_calls": [] if message is None else message.tool_calls,
+            "index": question.index,
+            "error": error,
+            "started": self._started,
+            "time": time.perf_counter() - self._clock,
+            "in_tokens": read,
+            "out_tokens": written,
+            "message": message if keeps else None,
+        }
+
+    def _tokens(self, message: AIMessage | None) -> tuple[int, int]:
+        counted: list[Any] = []
+        if self._usage is not None:
+            counted = list(self._usage.usage_metadata.values())
+        if not counted and message is not None:
+            of_mixture = message.response_metadata.get("mixture", {}).get("usage")
+            counted = [of_mixture or message.usage_metadata or {}]
+        # A cache hit may bring usage without counts.
+        return (
+            sum(usage.get("input_tokens", 0) for usage in counted),
+            sum(usage.get("output_tokens", 0) for usage in counted),
+        )
+
+
+def _message(output: object, member: Member) -> AIMessage:
+    if member.is_graph:
+        messages = output.get("messages") if isinstance(output, dict) else None
+        if not messages:
+            raise TypeError(
+                f"{member.name} returned {shown(output)} without messages; a graph "
+                'must return {"messages": [...]}'
+            )
+        output = messages[-1]
+    if isinstance(output, str):
+        output = AIMessage(output)
+    if isinstance(output, AIMessageChunk):
+        output = message_chunk_to_message(output)
+    elif isinstance(output, BaseMessage) and not isinstance(output, AIMessage):
+        output = AIMessage(output.content, id=output.id)
+    if not isinstance(output, AIMessage):
+        raise TypeError(
+            f"{member.name} returned {shown(output)}; it must return a message or text"
+        )
+    return _encodable(output)
+
+
+def _encodable(message: AIMessage) -> AIMessage:
+    """Replace lone surrogates, which no request and no checkpoint can carry."""
+    try:
+        str(message.content).encode()
+    except UnicodeEncodeError:
+        clean = message.text.encode(errors="replace").decode()
+        return message.model_copy(update={"content": clean})
+    return message
+
+
+def _problem(message: AIMessage, call: Call) -> str | None:
+    """Say why a message is no answer, or None where it is one."""
+    refusal = _refusal(message)
+    if refusal is not None:
+        return redact(f"refused to answer: {refusal}")
+    if not message.text.strip() and not message.tool_calls:
+        return _why_empty(message)
+    if "check" in call:
+        try:
+            call["check"](message.text)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _refusal(message: AIMessage) -> str | None:
+    words = message.additional_kwargs.get("refusal")
+    if isinstance(words, str) and words:
+        return words
+    for block in message.content:
+        if isinstance(block, dict) and block.get("type") == "refusal":
+            return str(block.get("refusal") or message.text)
+    if message.response_metadata.get("stop_reason") == "refusal":
+        return message.text or "no words"
+    return None
+
+
+def _why_empty(message: AIMessage) -> str:
+    metadata = message.response_metadata
+    reason = metadata.get("finish_reason") or metadata.get("stop_reason")
+    if message.invalid_tool_calls:
+        tool = message.invalid_tool_calls[0]["name"]
+        return f"empty answer: a malformed call of the tool {tool!r}"
+    if reason in ("length", "max_tokens"):
+        usage: dict[str, Any] = {**(message.usage_metadata or {})}
+        thought = (usage.get("output_token_details") or {}).get("reasoning", 0)
+        return (
+            "empty answer: cut off at the token limit before any text, after "
+            f"{usage.get('output_tokens', 0)} tokens ({thought} of them reasoning)"
+        )
+    return f"empty answer (finish reason: {reason})" if reason else "empty answer"

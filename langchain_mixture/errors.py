@@ -1,0 +1,89 @@
+"""What can go wrong, split by when.
+
+MixtureError
+├── InvalidMixtureError (ValueError)     building: a step, an agent, a client
+└── StepFailedError (RuntimeError)       running: a step had no usable outcome
+    └── NoResponsesError                 … and there is no response to go back to
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from langchain_mixture.steps import HistoryRow, Response
+
+_KEYS = re.compile(
+    r"""(?ix)
+    \b(?:sk|pk|rk|gsk|xai|hf|pplx|r8|key|lsv2|AIza)[-_]?[A-Za-z0-9_\-*.]{12,}
+    | (?<=bearer\s)[^\s'",}]+
+    | (?<=api[-_]key[=:])\s*[^\s'",&}]+
+    """
+)
+
+
+class MixtureError(Exception):
+    """Any error of this package; catch it to catch them all."""
+
+
+class InvalidMixtureError(MixtureError, ValueError):
+    """A pipeline that cannot be built; the message names the culprit."""
+
+
+class StepFailedError(MixtureError, RuntimeError):
+    """A step of a running mixture failed; what was paid for is kept here.
+
+    Example:
+        ```python
+        from langchain_mixture import StepFailedError
+
+        try:
+            graph.invoke({"messages": [("user", "What is an ion?")]})
+        except StepFailedError as error:
+            drafts = [response["text"] for response in error.responses]
+        ```
+    """
+
+    responses: list[Response]
+    """The responses that had arrived at the step that failed."""
+    history: list[HistoryRow]
+    """One row a step, the failed one last."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        responses: Sequence[Response] = (),
+        history: Sequence[HistoryRow] = (),
+    ) -> None:
+        super().__init__(message)
+        self.responses = list(responses)
+        self.history = list(history)
+
+
+class NoResponsesError(StepFailedError):
+    """No response is left: every call failed, or a filter rejected them all."""
+
+
+def describe(error: BaseException) -> str:
+    """Put an error in one line, without the keys that providers quote in theirs.
+
+    Example:
+        >>> describe(ValueError("Incorrect API key provided: sk-abcdef1234567890"))
+        'ValueError: Incorrect API key provided: [redacted]'
+    """
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return redact(f"{name}: {text}" if text else name)
+
+
+def redact(text: str) -> str:
+    """Replace what looks like a provider's key.
+
+    Example:
+        >>> redact("Authorization: Bearer abc.def")
+        'Authorization: Bearer [redacted]'
+    """
+    return _KEYS.sub("[redacted]", text)

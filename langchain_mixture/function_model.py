@@ -1,0 +1,141 @@
+"""A plain function as a chat model: the clients that mixture-llm programs bring."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, TypeAlias, TypeVar
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    convert_to_openai_messages,
+)
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables.config import run_in_executor
+
+from langchain_mixture.steps import shown
+
+T = TypeVar("T")
+ClientResult: TypeAlias = tuple[str | None, int | None, int | None]
+ClientFunction: TypeAlias = Callable[..., Awaitable[ClientResult] | ClientResult]
+
+DEFAULT_TEMP = 0.7
+DEFAULT_MAX_TOKENS = 2048
+
+
+class FunctionChatModel(BaseChatModel):
+    """A chat model around a function, sync or async.
+
+    The function is called as `fn(model=, messages=, temp=, max_tokens=)`, with
+    messages as dicts of role and content, and returns the text and the numbers of
+    tokens read and written.
+
+    Example:
+        >>> def client(model, messages, temp, max_tokens):
+        ...     return f"{model} read {messages[-1]['content']}", 3, 4
+        >>> FunctionChatModel(model="m", fn=client).invoke("ions").text
+        'm read ions'
+    """
+
+    model: str
+    fn: ClientFunction
+    cache: bool = False
+    """Never cached: what the function would answer cannot be told from its name."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "function"
+
+    def _arguments(
+        self, messages: list[BaseMessage], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "messages": convert_to_openai_messages(messages),
+            "temp": kwargs.get("temperature", DEFAULT_TEMP),
+            "max_tokens": kwargs.get("max_tokens", DEFAULT_MAX_TOKENS),
+        }
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        answer = self.fn(**self._arguments(messages, kwargs))
+        return self._result(wait_for(answer) if inspect.isawaitable(answer) else answer)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        arguments = self._arguments(messages, kwargs)
+        if _is_async(self.fn):
+            answer = self.fn(**arguments)
+        else:
+            answer = await run_in_executor(None, self.fn, **arguments)
+        return self._result(await answer if inspect.isawaitable(answer) else answer)
+
+    def _result(self, answer: object) -> ChatResult:
+        match answer:
+            case (str() | None as text, int() | None as read, int() | None as written):
+                usage = UsageMetadata(
+                    input_tokens=read or 0,
+                    output_tokens=written or 0,
+                    total_tokens=(read or 0) + (written or 0),
+                )
+                message = AIMessage(
+                    text or "",
+                    usage_metadata=usage,
+                    response_metadata={"model_name": self.model},
+                )
+                return ChatResult(generations=[ChatGeneration(message=message)])
+        raise TypeError(
+            f"the client returned {shown(answer)} for {self.model!r}; it must return "
+            "(text, input tokens, output tokens)"
+        )
+
+
+def _is_async(fn: ClientFunction) -> bool:
+    called = getattr(fn, "__call__", None)  # noqa: B004  # the method of an object, not whether it has one
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called)
+
+
+def wait_for(awaitable: Awaitable[T]) -> T:
+    """Wait in sync code for an awaitable.
+
+    All run on one event loop on a thread of its own: an async HTTP client belongs to
+    the first loop that it meets, and the caller may have a loop running (notebooks).
+
+    Example:
+        >>> wait_for(asyncio.sleep(0, "done"))
+        'done'
+    """
+
+    async def waiting() -> T:
+        return await awaitable
+
+    return asyncio.run_coroutine_threadsafe(waiting(), _loop()).result()
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(
+        target=loop.run_forever, name="langchain-mixture", daemon=True
+    ).start()
+    return loop

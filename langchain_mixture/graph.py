@@ -1,0 +1,280 @@
+"""The pipeline as a LangGraph graph: a node a step, a branch a call.
+
+Step k is the node `k_verb`, which gathers: it keeps, records, and decides failure. A
+step of several calls has in front of it one branch per call, `k_verb/label`, all in
+one superstep.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config, run_in_executor
+from langgraph.cache.base import BaseCache
+from langgraph.errors import GraphBubbleUp
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.store.base import BaseStore
+from langgraph.types import All, Checkpointer
+
+from langchain_mixture.agents import Client
+from langchain_mixture.calls import Question, aask, aask_all, ask, ask_all
+from langchain_mixture.errors import InvalidMixtureError
+from langchain_mixture.function_model import wait_for
+from langchain_mixture.layers import (
+    Layer,
+    MixtureInput,
+    MixtureOutput,
+    MixtureState,
+    OnFailure,
+    layers_of,
+)
+from langchain_mixture.steps import HistoryRow, Reply, Response, Step, Timeout, shown
+
+MixtureGraph: TypeAlias = CompiledStateGraph[
+    MixtureState, Any, MixtureInput, MixtureOutput
+]
+
+
+def create_mixture(
+    steps: Sequence[Step],
+    *,
+    client: Client = None,
+    on_failure: OnFailure = "raise",
+    timeout: Timeout = "default",
+    stream_proposals: bool = False,
+    context_schema: type[Any] | None = None,
+    checkpointer: Checkpointer = None,
+    store: BaseStore | None = None,
+    cache: BaseCache[Any] | None = None,
+    interrupt_before: All | Sequence[str] | None = None,
+    interrupt_after: All | Sequence[str] | None = None,
+    name: str = "mixture",
+) -> MixtureGraph:
+    """Build the graph of a pipeline: `{"messages": [...]}` in and out.
+
+    The output has the answer appended to `messages`, and one key `mixture` with
+    `status`, `reasons`, `responses`, `history` and `usage`.
+
+    Args:
+        steps: The pipeline. The first step must be able to do without responses.
+        client: What turns names into models: a chat model, a mapping, a function of
+            the name, a function of `model, messages, temp, max_tokens`, or None for
+            `init_chat_model`.
+        on_failure: Where every call of a step failed, "raise", or "keep" the responses
+            that it was given and go on.
+        timeout: Seconds per call; between two chunks where the answer streams. None =
+            no limit; "default" = 300 for models and no limit for agents that are
+            graphs.
+        stream_proposals: Whether `stream_mode="messages"` also delivers the tokens of
+            the calls that are not the answer, marked in their metadata by
+            `mixture_step` and `mixture_agent`.
+        context_schema: The graph's, for agents that are graphs and read a context.
+        checkpointer: As in `StateGraph.compile`; so are the arguments that follow.
+        store: Passed on.
+        cache: Passed on.
+        interrupt_before: Names of steps or branches; a step that fans out is
+            interrupted before any of its calls is made.
+        interrupt_after: Names of steps or branches.
+        name: The graph's name in traces, and as an agent of another graph.
+
+    Raises:
+        InvalidMixtureError: A step, an agent or the client cannot be used. While it
+            runs the graph raises `StepFailedError` and `NoResponsesError`.
+
+    Example:
+        ```python
+        from langchain_mixture import Aggregate, Propose, create_mixture
+
+        graph = create_mixture(
+            [
+                Propose(["openai:gpt-4o", "openai:gpt-4o-mini"]),
+                Aggregate("openai:gpt-4o"),
+            ]
+        )
+        state = graph.invoke({"messages": [("user", "What is an ion?")]})
+        print(state["messages"][-1].text, state["mixture"]["status"])
+        ```
+    """
+    if on_failure not in ("raise", "keep"):
+        raise InvalidMixtureError(
+            f'on_failure is {shown(on_failure)}; allowed: "raise", "keep".'
+        )
+    layers = layers_of(steps, client, on_failure, timeout, stream_proposals)
+    builder = StateGraph(
+        MixtureState,
+        context_schema=context_schema,
+        input_schema=MixtureInput,
+        output_schema=MixtureOutput,
+    )
+    previous = START
+    for layer in layers:
+        builder.add_node(layer.name, _Gather(layer))
+        for index, branch in enumerate(layer.branches):
+            builder.add_node(branch, _Branch(layer, index))
+            builder.add_edge(previous, branch)
+            builder.add_edge(branch, layer.name)
+        if not layer.branches:
+            builder.add_edge(previous, layer.name)
+        previous = layer.name
+    builder.add_edge(previous, END)
+    graph = builder.compile(
+        checkpointer,
+        store=store,
+        cache=cache,
+        interrupt_before=_before_any_call(interrupt_before, layers),
+        interrupt_after=_names(interrupt_after),
+        name=name,
+    )
+    widest = max(len(layer.members) for layer in layers)
+    if widest > (os.cpu_count() or 1) + 4:  # the width of the default thread pool
+        return graph.with_config(max_concurrency=widest)
+    return graph
+
+
+async def run(
+    pipeline: Sequence[Step],
+    query: str,
+    client: Client = None,
+    *,
+    on_failure: OnFailure = "raise",
+    timeout: Timeout = "default",  # noqa: ASYNC109  # of each call, not of this one
+) -> tuple[str, list[HistoryRow]]:
+    """Answer one question with a pipeline, as mixture-llm does.
+
+    Args:
+        pipeline: The steps.
+        query: The question.
+        client: See `create_mixture`; in the style of mixture-llm, an async function
+            of `model, messages, temp, max_tokens` that returns the text and the
+            numbers of tokens read and written.
+        on_failure: See `create_mixture`.
+        timeout: Seconds per call; see `create_mixture`.
+
+    Returns:
+        The answer and the history, one row a step.
+
+    Raises:
+        InvalidMixtureError: Something in the pipeline cannot be used.
+        StepFailedError: A step failed; its `responses` and `history` keep what was
+            paid for.
+        NoResponsesError: No response is left at all.
+
+    Example:
+        ```python
+        import asyncio
+
+        from langchain_mixture import Aggregate, Propose, run
+
+        async def client(model, messages, temp, max_tokens):
+            return f"{model} says hello", 12, 3
+
+        pipeline = [Propose(["gpt-4o", "gpt-4o-mini"]), Aggregate("gpt-4o")]
+        text, history = asyncio.run(run(pipeline, "Hello?", client))
+        ```
+    """
+    graph = create_mixture(
+        pipeline, client=client, on_failure=on_failure, timeout=timeout
+    )
+    state = await graph.ainvoke({"messages": [HumanMessage(query)]})
+    return state["messages"][-1].text, state["mixture"]["history"]
+
+
+def _names(names: All | Sequence[str] | None) -> All | list[str] | None:
+    return names if names is None or names == "*" else list(names)
+
+
+def _before_any_call(
+    names: All | Sequence[str] | None, layers: Sequence[Layer]
+) -> All | list[str] | None:
+    """Interrupt before a step's branches where the step is named: they cost."""
+    if names is None or names == "*":
+        return _names(names)
+    branches = {layer.name: layer.branches for layer in layers}
+    return [node for name in names for node in branches.get(name) or [name]]
+
+
+# -- Nodes ---------------------------------------------------------------------------
+
+
+class _Branch(Runnable[MixtureState, dict[str, Any]]):
+    """Asks one of a step's questions."""
+
+    def __init__(self, layer: Layer, index: int) -> None:
+        self._layer = layer
+        self._index = index
+
+    def _attempts(self, state: MixtureState) -> list[Question]:
+        questions = self._layer.questions(state)
+        return questions[self._index] if self._index < len(questions) else []
+
+    def invoke(
+        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
+    ) -> dict[str, Any]:
+        replies = ask(self._attempts(input), ensure_config(config))
+        return {"replies": replies, "asked": True}
+
+    async def ainvoke(
+        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
+    ) -> dict[str, Any]:
+        replies = await aask(self._attempts(input), ensure_config(config))
+        return {"replies": replies, "asked": True}
+
+
+class _Gather(Runnable[MixtureState, dict[str, Any]]):
+    """Is the step itself: asks what its branches have not, keeps, records, decides."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+
+    def invoke(
+        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
+    ) -> dict[str, Any]:
+        started = time.time()
+        config = ensure_config(config)
+        new = ask_all(self._layer.missing(input), config)
+        replies = self._replies(input, new)
+        try:
+            kept = self._layer.kept(input, replies)
+            settled = _listed(wait_for(kept) if inspect.isawaitable(kept) else kept)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            raise self._layer.broken(input, replies, error, started) from error
+        return self._layer.update(input, replies, settled, started)
+
+    async def ainvoke(
+        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
+    ) -> dict[str, Any]:
+        started = time.time()
+        config = ensure_config(config)
+        new = await aask_all(self._layer.missing(input), config)
+        replies = self._replies(input, new)
+        try:
+            if self._layer.members:
+                kept = self._layer.kept(input, replies)
+            else:  # a function of the user's, maybe a slow one
+                kept = await run_in_executor(None, self._layer.kept, input, replies)
+            settled = _listed(await kept if inspect.isawaitable(kept) else kept)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            raise self._layer.broken(input, replies, error, started) from error
+        return self._layer.update(input, replies, settled, started)
+
+    def _replies(self, state: MixtureState, new: Sequence[Reply]) -> list[Reply]:
+        # LangGraph orders what branches write by the names of their nodes.
+        replies = [*state.get("replies", []), *new]
+        return sorted(replies, key=lambda reply: reply["index"])
+
+
+def _listed(kept: object) -> list[Response]:
+    if not isinstance(kept, list):
+        raise TypeError(f"keep() returned {shown(kept)}; it must return a list")
+    return kept

@@ -1,0 +1,332 @@
+"""Layers: the steps in their places, and what each does to the shared state.
+
+A layer decides and records; asking is left to the graph's nodes.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import re
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+from langchain_core.messages import AIMessage, AnyMessage
+from langgraph.channels import Topic, UntrackedValue
+from langgraph.graph import add_messages
+from typing_extensions import TypedDict
+
+from langchain_mixture.agents import Client, Member, members, resolver
+from langchain_mixture.calls import DEFAULT_TIMEOUT, Question
+from langchain_mixture.errors import (
+    InvalidMixtureError,
+    NoResponsesError,
+    StepFailedError,
+    describe,
+)
+from langchain_mixture.history import Usage, row, usage_of
+from langchain_mixture.steps import HistoryRow, Reply, Response, Step, Timeout, shown
+
+OnFailure: TypeAlias = Literal["raise", "keep"]
+"""What a step does whose every call failed: raise, or keep the responses it had."""
+
+logger = logging.getLogger("langchain_mixture")
+
+
+class Mixture(TypedDict):
+    """What a turn came to, beside its answer."""
+
+    status: Literal["complete", "degraded"]
+    """`complete` only if every call that was made has answered."""
+    reasons: list[str]
+    """Why it is degraded, in words; empty where it is complete."""
+    responses: list[Response]
+    """The responses that the last step left; the first one is the answer."""
+    history: list[HistoryRow]
+    """One row a step, of this turn."""
+    usage: Usage
+    """Tokens in all, and by model and step."""
+
+
+class MixtureInput(TypedDict):
+    """What goes into the graph."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class MixtureOutput(MixtureInput):
+    """What comes out of it."""
+
+    mixture: Annotated[Mixture, operator.or_]
+
+
+class MixtureState(MixtureOutput):
+    """What the nodes share. Nothing in it grows from turn to turn but the messages."""
+
+    replies: Annotated[list[Reply], Topic(Reply)]
+    """What the branches of a step got; it lives until the step's own node has run."""
+    asked: Annotated[bool, UntrackedValue(bool, guard=False)]
+    """Set by branches and never saved: it is missing where a run was resumed."""
+    answers: dict[str, AIMessage]
+    """The models' own messages, by response id, until the answer is chosen."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step, its place in the pipeline, and the agents that it may ask."""
+
+    step: Step
+    name: str
+    """Such as `1_propose`."""
+    members: Sequence[Member]
+    """Whom it may ask, one a call."""
+    fallbacks: Sequence[Member]
+    first: bool
+    last: bool
+    answering: bool
+    """Whether it is the last step that writes text: the answer is one of its own."""
+    on_failure: OnFailure
+    timeout: Timeout
+    stream_proposals: bool
+
+    @property
+    def branches(self) -> list[str]:
+        if len(self.members) < 2:
+            return []
+        return [f"{self.name}/{member.label}" for member in self.members]
+
+    def _earlier(self, state: MixtureState) -> list[HistoryRow]:
+        return [] if self.first else state["mixture"]["history"]
+
+    def incoming(self, state: MixtureState) -> list[Response]:
+        # What an earlier turn of the thread left is not for the first step.
+        return [] if self.first else state["mixture"]["responses"]
+
+    def questions(self, state: MixtureState) -> list[list[Question]]:
+        """Give the step's calls, each with the fallbacks to try after it."""
+        try:
+            if not state.get("messages"):
+                raise ValueError("the conversation is empty; give it a message")
+            calls = self.step.calls(state["messages"], self.incoming(state))
+            if len(calls) > len(self.members):
+                raise ValueError(
+                    f"calls() made {len(calls)} calls of at most {len(self.members)}, "
+                    "which bounds() allows"
+                )
+        except Exception as error:
+            raise self._broken(state, error, self._earlier(state)) from error
+        streams = self.answering and self.last and len(self.members) == 1
+        return [
+            [
+                Question(
+                    member=asked,
+                    call=call,
+                    step=self.name,
+                    index=index,
+                    timeout=self._timeout(asked),
+                    streams=streams and asked.is_model,
+                    visible=(streams and asked.is_model) or self.stream_proposals,
+                    may_answer=self.answering,
+                )
+                for asked in (member, *self.fallbacks)
+            ]
+            for index, (call, member) in enumerate(
+                zip(calls, self.members, strict=False)
+            )
+        ]
+
+    def _timeout(self, member: Member) -> float | None:
+        for timeout in (self.step.timeout, self.timeout):
+            if timeout != "default":
+                return timeout
+        return None if member.is_graph else DEFAULT_TIMEOUT
+
+    def missing(self, state: MixtureState) -> list[list[Question]]:
+        """Give the questions that have no answer, for the step's own node to ask.
+
+        Those are all where there are no branches, and none where they have just run.
+        After a resume they are the failed ones: were they not asked again, a thread
+        whose calls all failed would stay a dead end.
+        """
+        if not self.members:
+            return []
+        fresh = "asked" in state
+        have = {
+            reply["index"]
+            for reply in state.get("replies", [])
+            if fresh or reply["error"] is None
+        }
+        if fresh and have:
+            return []
+        return [
+            attempts
+            for attempts in self.questions(state)
+            if attempts[0].index not in have
+        ]
+
+    def kept(
+        self, state: MixtureState, replies: Sequence[Reply]
+    ) -> list[Response] | Awaitable[list[Response]]:
+        """Let the step choose; where a call has fallbacks, their last reply counts."""
+        last_of = {reply["index"]: reply for reply in replies}
+        return self.step.keep(self.incoming(state), list(last_of.values()))
+
+    def broken(
+        self,
+        state: MixtureState,
+        replies: Sequence[Reply],
+        error: Exception,
+        started: float,
+    ) -> StepFailedError:
+        """Give the error of a step whose own code, or the user's function, raised."""
+        this = row(self.step, self.name, [], replies, started)
+        return self._broken(state, error, [*self._earlier(state), this])
+
+    def update(
+        self,
+        state: MixtureState,
+        replies: Sequence[Reply],
+        kept: list[Response],
+        started: float,
+    ) -> dict[str, Any]:
+        """Record the step; decide whether it failed; answer if it is the last one.
+
+        Raises:
+            NoResponsesError: Nothing is left, nor was anything there before.
+            StepFailedError: Every call failed, and `on_failure` is "raise".
+        """
+        incoming = self.incoming(state)
+        reasons = [
+            f"{self.name}: {reply['agent']} failed: {reply['error']}"
+            for reply in replies
+            if reply["error"] is not None
+        ]
+        if not kept and incoming and reasons and self.on_failure == "keep":
+            reasons.append(f"{self.name}: no answer; the responses before it are kept")
+            kept = incoming
+        history = [
+            *self._earlier(state),
+            row(self.step, self.name, kept, replies, started),
+        ]
+        if not kept:
+            raise self._failed(incoming, history, reasons)
+        earlier = [] if self.first else state["mixture"]["reasons"]
+        mixture = Mixture(
+            status="degraded" if earlier or reasons else "complete",
+            reasons=[*earlier, *reasons],
+            responses=kept,
+            history=history,
+            usage=usage_of(history),
+        )
+        messages = {
+            **({} if self.first else state.get("answers", {})),
+            **{reply["id"]: m for reply in replies if (m := reply["message"])},
+        }
+        if self.last:
+            answer = _answer(kept[0], messages.get(kept[0]["id"]), mixture)
+            return {"messages": [answer], "mixture": mixture, "answers": {}}
+        return {"mixture": mixture, "answers": messages}
+
+    def _failed(
+        self,
+        responses: list[Response],
+        history: list[HistoryRow],
+        reasons: Sequence[str],
+    ) -> StepFailedError:
+        why = "; ".join(reasons) or f"{self.name}: no response was accepted"
+        if responses and reasons:
+            message = f"every call of {self.name} failed, its {len(responses)} "
+            message += f"responses are in this error's .responses: {why}"
+            return StepFailedError(message, responses=responses, history=history)
+        return NoResponsesError(
+            f"no response is left: {why}", responses=responses, history=history
+        )
+
+    def _broken(
+        self, state: MixtureState, error: Exception, history: list[HistoryRow]
+    ) -> StepFailedError:
+        return StepFailedError(
+            f"{self.name}: {describe(error)}",
+            responses=self.incoming(state),
+            history=history,
+        )
+
+
+def layers_of(
+    steps: Sequence[Step],
+    client: Client,
+    on_failure: OnFailure,
+    timeout: Timeout,
+    stream_proposals: bool,
+) -> list[Layer]:
+    """Put each step in its place, and resolve its agents.
+
+    Raises:
+        InvalidMixtureError: A step, an agent or the client cannot be used.
+    """
+    _check_steps(steps)
+    resolve = resolver(client)
+    answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
+    layers: list[Layer] = []
+    arriving = 0
+    for k, step in enumerate(steps):
+        name = f"{k + 1}_{_snake(type(step).__name__)}"
+        agents, leaving = step.bounds(arriving)
+        if not leaving:
+            raise InvalidMixtureError(
+                f"{name} needs responses and can get none: begin with a step that "
+                "makes some, such as Propose."
+            )
+        layers.append(
+            Layer(
+                step=step,
+                name=name,
+                members=members(step, agents, name, resolve),
+                fallbacks=members(step, step.fallbacks, name, resolve),
+                first=k == 0,
+                last=k == len(steps) - 1,
+                answering=k == answering,
+                on_failure=on_failure,
+                timeout=timeout,
+                stream_proposals=stream_proposals,
+            )
+        )
+        arriving = leaving
+    return layers
+
+
+def _check_steps(steps: object) -> None:
+    if not isinstance(steps, list | tuple) or not steps:
+        raise InvalidMixtureError(
+            f"steps is {shown(steps)}; allowed: a list of one or more steps."
+        )
+    for index, step in enumerate(steps):
+        if isinstance(step, type) and issubclass(step, Step):
+            raise InvalidMixtureError(
+                f"steps[{index}] is the class {step.__name__}; write {step.__name__}(…)"
+                " for an instance of it."
+            )
+        if not isinstance(step, Step):
+            raise InvalidMixtureError(
+                f"steps[{index}] is {shown(step)}; allowed: an instance of Step."
+            )
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _answer(
+    response: Response, message: AIMessage | None, mixture: Mixture
+) -> AIMessage:
+    """Make the answer of the chosen response, of the model's own message if it is."""
+    if mixture["reasons"]:
+        logger.warning("degraded answer: %s", "; ".join(mixture["reasons"]))
+    if message is None:
+        message = AIMessage(response["text"], tool_calls=response["tool_calls"])
+    elif message.text != response["text"]:
+        message = message.model_copy(update={"content": response["text"]})
+    about = {key: mixture[key] for key in ("status", "reasons", "usage")}
+    metadata = {**message.response_metadata, "mixture": about}
+    return message.model_copy(update={"response_metadata": metadata})

@@ -1,0 +1,272 @@
+"""What a step is: the contract that every step keeps, and what goes in and out of it.
+
+A step decides; it does no I/O. The graph asks it what to ask whom (`bounds`,
+`calls`), and what to keep of the replies (`keep`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, Literal, NotRequired, TypeAlias
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable
+from typing_extensions import TypedDict
+
+from langchain_mixture.errors import InvalidMixtureError
+
+Agent: TypeAlias = str | Runnable[Any, Any]
+"""A chat model, another Runnable from messages to a message or text, a graph with
+`messages`, or a name for the client to resolve."""
+
+Prompt: TypeAlias = str | ChatPromptTemplate
+"""An instruction, or a template of all that the model is asked."""
+Timeout: TypeAlias = float | Literal["default"] | None
+"""Seconds per call, None for no limit, or "default" for what stands above it."""
+
+
+class Response(TypedDict):
+    """One answer on its way through the pipeline."""
+
+    id: str
+    """Unique within a turn, such as `1_propose/0`."""
+    text: str
+    agent: str
+    """The name of the model that wrote it."""
+    step: str
+    """The name of the step that wrote it, such as `1_propose`."""
+    parents: list[str]
+    """The ids of the responses that its author was shown."""
+    tool_calls: list[ToolCall]
+
+
+class Call(TypedDict):
+    """One question to one agent."""
+
+    messages: list[BaseMessage]
+    parents: list[str]
+    check: NotRequired[Callable[[str], object]]
+    """Raises where the reply's text is of no use; the call has then failed."""
+
+
+class Reply(Response):
+    """What came of one call: a response, or why there is none."""
+
+    index: int
+    """The position of the call among those of its step."""
+    error: str | None
+    """Why there is no response, in one line; None where there is one."""
+    started: float
+    """When the call began, in seconds since the epoch."""
+    time: float
+    """How long it took, in seconds."""
+    in_tokens: int
+    out_tokens: int
+    message: AIMessage | None
+    """The model's own message, where it may become the answer."""
+
+
+class LLMCall(TypedDict):
+    """One call in the history."""
+
+    model: str
+    time: float
+    """Seconds."""
+    in_tokens: int
+    out_tokens: int
+    error: NotRequired[str]
+
+
+class HistoryRow(TypedDict):
+    """What one step did."""
+
+    step: str
+    """The step's class, such as `Propose`."""
+    name: str
+    """The step's name in the graph, such as `1_propose`."""
+    outputs: list[str]
+    """The texts that the step handed on."""
+    responses: list[str]
+    """Their ids: what was drawn, chosen, kept, in its order."""
+    llm_calls: list[LLMCall]
+    step_time: float
+    """Seconds."""
+
+
+class Step:
+    """The contract of a step. Every method has a default; override what differs.
+
+    A transform overrides `keep` alone; a step that asks models `bounds` and `calls`,
+    and sets `answers` where what it writes may be the answer. Nothing has to be
+    registered: an instance of a subclass is a step.
+
+    Example:
+        ```python
+        from dataclasses import dataclass
+
+        @dataclass(frozen=True)
+        class Longest(Step):
+            def keep(self, responses, replies):
+                return [max(responses, key=lambda response: len(response["text"]))]
+        ```
+    """
+
+    answers: ClassVar[bool] = False
+    """Whether it writes text for the user (a judge does not)."""
+    temp: float | None = None
+    """Sampling temperature of its calls; None = the model's own setting."""
+    max_tokens: int | None = None
+    """Limit of each reply, in tokens; None = the model's own setting."""
+    fallbacks: Sequence[Agent] = ()
+    """Asked one after the other where the step's only call failed."""
+    timeout: Timeout = "default"
+    """Seconds per call; None = no limit; "default" = the mixture's."""
+
+    def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
+        """Say whom it may ask and how many responses it may leave, at the most.
+
+        The graph has one branch for each of these agents.
+
+        Args:
+            n: The number of responses that can arrive.
+
+        Returns:
+            The agents, one a call, in the order of the calls; the responses left.
+        """
+        return (), n
+
+    def calls(
+        self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
+    ) -> Sequence[Call]:
+        """Say what to ask: the i-th call goes to the i-th agent of `bounds`."""
+        return ()
+
+    def keep(
+        self, responses: Sequence[Response], replies: Sequence[Reply]
+    ) -> list[Response] | Awaitable[list[Response]]:
+        """Choose what goes on to the next step.
+
+        Args:
+            responses: What the step was given.
+            replies: What came of its calls, in their order, failures included.
+        """
+        return answered(replies) if replies else list(responses)
+
+
+def answered(replies: Sequence[Reply]) -> list[Response]:
+    """Give the replies that have an answer, as responses.
+
+    Example:
+        >>> answered([])
+        []
+    """
+    return [_response(reply) for reply in replies if reply["error"] is None]
+
+
+def _response(reply: Reply) -> Response:
+    return {
+        "id": reply["id"],
+        "text": reply["text"],
+        "agent": reply["agent"],
+        "step": reply["step"],
+        "parents": reply["parents"],
+        "tool_calls": reply["tool_calls"],
+    }
+
+
+# -- Validation --------------------------------------------------------------------
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object, low: float, high: float = math.inf) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and low <= value <= high
+    )
+
+
+def _is_agent(value: object) -> bool:
+    return isinstance(value, Runnable) or (isinstance(value, str) and bool(value))
+
+
+def _are_agents(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_agent, value))
+
+
+_AGENT = "a model name, a chat model or another Runnable"
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "agent": (_is_agent, _AGENT),
+    "agents": (
+        lambda v: _are_agents(v) and len(v) > 0,
+        f"a list of one or more: {_AGENT}",
+    ),
+    "fallbacks": (_are_agents, f"a list, each {_AGENT}"),
+    "temp": (lambda v: v is None or _is_number(v, 0), "None or a number, 0 or more"),
+    "max_tokens": (lambda v: v is None or _is_count(v), "None or a whole number >= 1"),
+    "timeout": (
+        lambda v: v in (None, "default") or (_is_number(v, 0) and v > 0),
+        'seconds > 0, None for no limit, or "default" for the mixture\'s',
+    ),
+    "n": (_is_count, "a whole number >= 1"),
+    "rate": (lambda v: _is_number(v, 0, 1), "a probability in [0, 1]"),
+    "seed": (lambda v: v is None or isinstance(v, int), "None or a whole number"),
+    "fn": (callable, "a function of one text, sync or async"),
+}
+
+
+class CheckedStep(Step):
+    """A step of this package: its fields are checked when it is constructed."""
+
+    variables: ClassVar[frozenset[str]] = frozenset({"responses", "query", "messages"})
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
+            value = getattr(self, field.name)
+            if field.name == "prompt":
+                if value is not field.default:
+                    self._check_prompt(value)
+                continue
+            accepts, allowed = _RULES[field.name]
+            if not accepts(value):
+                raise InvalidMixtureError(
+                    f"{type(self).__name__}: {field.name} is {shown(value)}; "
+                    f"allowed: {allowed}."
+                )
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+
+    def _check_prompt(self, prompt: object) -> None:
+        name = type(self).__name__
+        if isinstance(prompt, ChatPromptTemplate):
+            unknown = set(prompt.input_variables) - self.variables
+            if unknown:
+                raise InvalidMixtureError(
+                    f"{name}: prompt has the variable {min(unknown)!r}; allowed: "
+                    f"{', '.join(sorted(self.variables))}."
+                )
+        elif not (isinstance(prompt, str) and prompt.strip()):
+            raise InvalidMixtureError(
+                f"{name}: prompt is {shown(prompt)}; allowed: an instruction as a "
+                "string, or a ChatPromptTemplate."
+            )
+
+
+def shown(value: object) -> str:
+    """Show plain values; of anything else the type alone, which holds no secret.
+
+    Example:
+        >>> shown([1, object()])
+        '[1, a object]'
+    """
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return f"a {type(value).__name__}"
