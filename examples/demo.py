@@ -33,8 +33,9 @@ def main(question: str) -> None:
 def answer(model: BaseChatModel, question: str) -> None:
     graph = create_mixture(self_moa(model, samples=4, max_tokens=120))
     started = time.perf_counter()
-    inputs = {"messages": [("user", question)]}
-    for update in graph.stream(inputs, stream_mode="updates"):
+    for update in graph.stream(
+        {"messages": [("user", question)]}, stream_mode="updates"
+    ):
         for node, change in update.items():
             for reply in change.get("replies", []):
                 text = reply["text"] or reply["error"]

@@ -23,8 +23,9 @@ graph = create_mixture(
     ],
     client=client,
 )
-inputs = {"messages": [("user", "What is quantum computing?")]}
-for update in graph.stream(inputs, stream_mode="updates"):
+for update in graph.stream(
+    {"messages": [("user", "What is quantum computing?")]}, stream_mode="updates"
+):
     for node, change in update.items():
         for reply in change.get("replies", []):
             print(f"{node}: {reply['text'] or reply['error']}")

@@ -249,8 +249,8 @@ def name_of(runnable: Runnable[Any, Any]) -> str:
     if isinstance(runnable, RunnableBindingBase):
         said = runnable.config.get("run_name") or runnable.kwargs.get("model")
         return str(runnable.name or said or name_of(runnable.bound))
-    if runnable.name:
-        return str(runnable.name)
+    if own := getattr(runnable, "name", None):  # a RunnableLambda may have none
+        return str(own)
     leaf = next(leaves(runnable))
     if leaf is not runnable and not isinstance(runnable, RunnableSequence):
         return name_of(leaf)

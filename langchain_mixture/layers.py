@@ -12,7 +12,11 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    MessageLikeRepresentation,
+)
 from langgraph.channels import Topic, UntrackedValue
 from langgraph.graph import add_messages
 from typing_extensions import TypedDict
@@ -52,12 +56,13 @@ class Mixture(TypedDict):
 class MixtureInput(TypedDict):
     """What goes into the graph."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Annotated[list[AnyMessage | MessageLikeRepresentation], add_messages]
 
 
-class MixtureOutput(MixtureInput):
+class MixtureOutput(TypedDict):
     """What comes out of it."""
 
+    messages: Annotated[list[AnyMessage], add_messages]
     mixture: Annotated[Mixture, operator.or_]
 
 

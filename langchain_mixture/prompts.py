@@ -153,7 +153,7 @@ def ranking(text: str, count: int) -> list[int]:
     """
     marked = re.findall(r"(?im)^\W*ranking\b[^:\n]*:(.*\d.*)$", text)
     unmarked = re.sub(r"(?i)\b(?:top|best)\s+\d+", "", text)
-    lists = re.findall(r"\d+(?:\s*(?:,|>|;)\s*(?:and\s+)?\d+)+", unmarked)
+    lists = re.findall(r"\d+(?:\s*(?:,|>|;|\band\b)\s*(?:and\s+)?\d+)+", unmarked)
     source = marked[-1] if marked else lists[-1] if lists else unmarked
     indices = (int(number) - 1 for number in re.findall(r"\d{1,9}", source))
     return list(dict.fromkeys(index for index in indices if 0 <= index < count))

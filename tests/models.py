@@ -1,0 +1,97 @@
+"""Scripted chat models: what they are asked is kept, what they answer is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import Field
+
+Script = Callable[[list[BaseMessage]], str | AIMessage]
+
+
+class Scripted(BaseChatModel):
+    """Answers by script; a script that raises is a model that fails."""
+
+    model: str
+    script: Any = None
+    """A text, a message, an error to raise, or a function of the messages."""
+    asked: list[list[BaseMessage]] = Field(default_factory=list)
+    """The messages of each call."""
+    arguments: list[dict[str, Any]] = Field(default_factory=list)
+    """The keyword arguments of each call."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model": self.model}
+
+    def _message(
+        self, messages: list[BaseMessage], kwargs: dict[str, Any]
+    ) -> AIMessage:
+        self.asked.append(messages)
+        self.arguments.append(kwargs)
+        said = self.script(messages) if callable(self.script) else self.script
+        if isinstance(said, BaseException):
+            raise said
+        if said is None:
+            said = f"{self.model} answers"
+        return said.model_copy() if isinstance(said, AIMessage) else AIMessage(said)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        message = self._message(messages, {**kwargs, "stop": stop} if stop else kwargs)
+        if message.usage_metadata is None:
+            usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+            message = message.model_copy(
+                update={
+                    "usage_metadata": usage,
+                    "response_metadata": {
+                        "model_name": self.model,
+                        **message.response_metadata,
+                    },
+                }
+            )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+class Streaming(Scripted):
+    """Writes its answer word by word."""
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        words = self._message(messages, kwargs).text.split(" ")
+        for index, word in enumerate(words):
+            text = word if index == 0 else f" {word}"
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+
+def models(*names: str, **scripts: Any) -> dict[str, Scripted]:
+    """Make one scripted model a name; those with a script answer by it."""
+    plain = {name: Scripted(model=name) for name in names}
+    return {
+        **plain,
+        **{name: Scripted(model=name, script=said) for name, said in scripts.items()},
+    }
+
+
+def ask(text: str = "What is an ion?") -> Any:
+    """Give a graph's input with one question."""
+    return {"messages": [("user", text)]}

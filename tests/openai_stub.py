@@ -1,0 +1,165 @@
+"""A loopback server that speaks OpenAI's chat completions, and can misbehave."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """What the server sends back for one request."""
+
+    text: str | None = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    finish: str = "stop"
+    refusal: str | None = None
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    body: str | None = None
+    """Sent as it is, instead of a completion."""
+    after: threading.Event | None = None
+    """Waited for before the answer, and after the first token of a stream."""
+
+
+@dataclass
+class Stub:
+    """A running server: what it was asked, and what it is to answer."""
+
+    url: str
+    answer: Callable[[dict[str, Any]], Answer | str]
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+
+    def asked(self) -> list[str]:
+        """Give the models that were asked, in the order of the requests."""
+        return [request["model"] for request in self.requests]
+
+
+def by_name(request: dict[str, Any]) -> str:
+    """Answer with the model's name."""
+    return f"{request['model']} answers"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_POST(self) -> None:  # http.server's name
+        stub = self.server.stub
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        stub.requests.append(request)
+        stub.keys.append(self.headers.get("Authorization", ""))
+        stub.paths.append(self.path)
+        said = stub.answer(request)
+        said = Answer(said) if isinstance(said, str) else said
+        if request.get("stream") and said.status == 200 and said.body is None:
+            self._stream(request, said)
+        else:
+            self._whole(request, said)
+
+    def _whole(self, request: dict[str, Any], said: Answer) -> None:
+        if said.after is not None:
+            said.after.wait(30)
+        body = said.body
+        if body is None and said.status != 200:
+            body = json.dumps({"error": {"message": said.text, "code": None}})
+        elif body is None:
+            body = json.dumps(_completion(request, said))
+        data = body.encode()
+        self.send_response(said.status)
+        headers = {"Content-Type": "application/json", **said.headers}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _stream(self, request: dict[str, Any], said: Answer) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for index, chunk in enumerate(_chunks(request, said)):
+            if index == 2 and said.after is not None:
+                said.after.wait(30)
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+            self.wfile.flush()
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+    stub: Stub
+
+    def handle_error(self, *args: object) -> None:
+        """Clients that leave are expected."""
+
+
+@contextmanager
+def serve(
+    answer: Callable[[dict[str, Any]], Answer | str] = by_name,
+) -> Iterator[Stub]:
+    """Serve on a free loopback port while the context lasts."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.stub = Stub(f"http://127.0.0.1:{server.server_port}/v1", answer)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server.stub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+_USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+def _completion(request: dict[str, Any], said: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": said.text}
+    if said.refusal is not None:
+        message["refusal"] = said.refusal
+    if said.tool_calls:
+        message["tool_calls"] = said.tool_calls
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": request["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": said.finish}],
+        "usage": _USAGE,
+    }
+
+
+def _chunks(request: dict[str, Any], said: Answer) -> Iterator[dict[str, Any]]:
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": 0,
+            "model": request["model"],
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+        }
+
+    yield chunk({"role": "assistant", "content": ""})
+    for word in (said.text or "").split(" "):
+        yield chunk({"content": f"{word} "})
+    if said.refusal is not None:
+        yield chunk({"refusal": said.refusal})
+    for index, call in enumerate(said.tool_calls):
+        yield chunk({"tool_calls": [{"index": index, **call}]})
+    yield chunk({}, said.finish)
+    if request.get("stream_options", {}).get("include_usage"):
+        yield {**chunk({}), "choices": [], "usage": _USAGE}

@@ -1,0 +1,660 @@
+"""The pipeline as a graph: its shape, its state, its streams."""
+
+import asyncio
+import json
+import operator
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.runtime import get_runtime
+
+from langchain_mixture import (
+    TOGETHER_PROPOSERS,
+    Agent,
+    Aggregate,
+    Call,
+    Dropout,
+    Filter,
+    InvalidMixtureError,
+    Map,
+    NoResponsesError,
+    Propose,
+    Rank,
+    Refine,
+    Reply,
+    Response,
+    Sample,
+    Shuffle,
+    Step,
+    StepFailedError,
+    Synthesize,
+    Take,
+    create_mixture,
+    run,
+    together_moa,
+)
+from tests.models import Scripted, Streaming, ask, models
+
+
+def thread(name: str = "1") -> Any:
+    """Give the config of a thread."""
+    return {"configurable": {"thread_id": name}}
+
+
+def every_model() -> dict[str, Scripted]:
+    """Make a scripted model for each of the paper's."""
+    return models(*TOGETHER_PROPOSERS)
+
+
+# -- Shape ---------------------------------------------------------------------------
+
+
+def test_the_drawing_shows_every_model_of_every_layer() -> None:
+    """The Mermaid drawing of together_moa is the figure of the paper."""
+    graph = create_mixture(together_moa(), client=every_model())
+    drawing = graph.get_graph().draw_mermaid()
+    for layer in ("1_propose", "2_synthesize"):
+        for model in TOGETHER_PROPOSERS:
+            assert f"({layer}/{model})" in drawing
+    assert "(3_aggregate)" in drawing
+    assert len(graph.get_graph().nodes) == 2 + 6 + 1 + 6 + 1 + 1
+
+
+def test_edges_grow_with_the_width_of_a_layer_and_not_with_its_square() -> None:
+    """Layers join through the step's own node."""
+    wide = [f"m{n}" for n in range(20)]
+    steps = [Propose(wide), Synthesize(wide), Aggregate("m0")]
+    graph = create_mixture(steps, client=models(*wide))
+    assert len(graph.get_graph().edges) == 2 * 20 + 2 * 20 + 2
+
+
+def test_updates_bring_one_update_a_branch_named_after_its_model() -> None:
+    """stream_mode="updates" tells who answered what, as it arrives."""
+    graph = create_mixture(together_moa(), client=every_model())
+    updates = list(graph.stream(ask(), stream_mode="updates"))
+    names = [name for update in updates for name in update]
+    assert sorted(names[:6]) == sorted(f"1_propose/{m}" for m in TOGETHER_PROPOSERS)
+    assert names[6] == "1_propose"
+    assert sorted(names[7:13]) == sorted(
+        f"2_synthesize/{m}" for m in TOGETHER_PROPOSERS
+    )
+    assert names[13:] == ["2_synthesize", "3_aggregate"]
+    (reply,) = updates[0][names[0]]["replies"]
+    assert reply["text"] == f"{reply['agent']} answers"
+
+
+def test_steps_of_one_call_and_transforms_are_one_node() -> None:
+    """Only a step that fans out has branches."""
+    graph = create_mixture(
+        [Propose(["a"]), Shuffle(), Refine(["b"]), Rank("a"), Take(1)],
+        client=models("a", "b"),
+    )
+    assert list(graph.nodes) == [
+        "__start__",
+        "1_propose",
+        "2_shuffle",
+        "3_refine",
+        "4_rank",
+        "5_take",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([], r"steps is \[\]; allowed: a list of one or more steps"),
+        (Propose(["a"]), "steps is a Propose; allowed"),
+        ([Propose(["a"]), Shuffle], r"steps\[1\] is the class Shuffle; write Shuffle"),
+        ([Propose(["a"]), "Take"], r"steps\[1\] is 'Take'; allowed: an instance of"),
+        ([Aggregate("a")], "1_aggregate needs responses and can get none"),
+        ([Shuffle(), Propose(["a"])], "1_shuffle needs responses"),
+        ([Rank("a")], "1_rank needs responses"),
+    ],
+)
+def test_what_is_no_pipeline_is_an_error_that_names_the_culprit(
+    steps: Any, message: str
+) -> None:
+    """A pipeline that cannot run fails when it is built."""
+    with pytest.raises(InvalidMixtureError, match=message):
+        create_mixture(steps, client=models("a"))
+    with pytest.raises(InvalidMixtureError, match="on_failure is 'ignore'; allowed"):
+        create_mixture([Propose(["a"])], on_failure="ignore")  # type: ignore[arg-type]
+
+
+# -- In and out ----------------------------------------------------------------------
+
+
+def test_the_answer_is_appended_and_one_key_tells_how_it_came_about() -> None:
+    """Out come `messages` and `mixture`, and nothing else."""
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")], client=models("a", "b", "c")
+    )
+    state = graph.invoke(ask())
+    assert set(state) == {"messages", "mixture"}
+    assert [m.text for m in state["messages"]] == ["What is an ion?", "c answers"]
+    mixture = state["mixture"]
+    assert (mixture["status"], mixture["reasons"]) == ("complete", [])
+    assert mixture["responses"] == [
+        {
+            "id": "2_aggregate/0",
+            "text": "c answers",
+            "agent": "c",
+            "step": "2_aggregate",
+            "parents": ["1_propose/0", "1_propose/1"],
+            "tool_calls": [],
+        }
+    ]
+    total = {"input_tokens": 30, "output_tokens": 15, "total_tokens": 45}
+    one = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    two = {"input_tokens": 20, "output_tokens": 10, "total_tokens": 30}
+    assert mixture["usage"] == {
+        **total,
+        "models": {"a": one, "b": one, "c": one},
+        "steps": {"1_propose": two, "2_aggregate": one},
+    }
+    assert state["messages"][-1].response_metadata["mixture"] == {
+        key: mixture[key] for key in ("status", "reasons", "usage")
+    }
+    json.dumps(mixture)
+
+
+def test_the_history_has_the_rows_of_mixture_llm() -> None:
+    """A row a step: outputs, the calls with their tokens, times in seconds."""
+    graph = create_mixture(
+        [Propose(["a", "b"]), Take(1), Aggregate("a")], client=models("a", "b")
+    )
+    rows = graph.invoke(ask())["mixture"]["history"]
+    assert [row["step"] for row in rows] == ["Propose", "Take", "Aggregate"]
+    assert [row["outputs"] for row in rows] == [
+        ["a answers", "b answers"],
+        ["a answers"],
+        ["a answers"],
+    ]
+    assert [row["responses"] for row in rows][:2] == [
+        ["1_propose/0", "1_propose/1"],
+        ["1_propose/0"],
+    ]
+    for row in rows:
+        assert 0 <= row["step_time"] < 60
+        for call in row["llm_calls"]:
+            assert set(call) == {"model", "time", "in_tokens", "out_tokens"}
+            assert 0 <= call["time"] <= row["step_time"] + 0.05
+
+
+def test_replies_keep_the_order_of_the_agents_not_of_the_nodes_names() -> None:
+    """Twelve samples come in the order in which they were asked for."""
+    names = [f"m{n}" for n in range(12)]
+    graph = create_mixture([Propose(names)], client=models(*names))
+    mixture = graph.invoke(ask())["mixture"]
+    assert [r["agent"] for r in mixture["responses"]] == names
+    assert [c["model"] for c in mixture["history"][0]["llm_calls"]] == names
+
+
+def test_the_answer_is_the_models_own_message() -> None:
+    """Id, name, content blocks and metadata of the answering model survive."""
+    blocks: Any = [{"type": "text", "text": "Fused."}, {"type": "reasoning", "x": 1}]
+    message = AIMessage(
+        blocks, id="own", name="chair", response_metadata={"finish_reason": "stop"}
+    )
+    client = {**models("a", "b"), "c": Scripted(model="c", script=message)}
+    steps: list[Step] = [Propose(["a", "b"]), Aggregate("c")]
+    for extra in ([], [Take(1)], [Shuffle(), Take(1)]):
+        graph = create_mixture([*steps, *extra], client=client)
+        answer = graph.invoke(ask())["messages"][-1]
+        assert (answer.id, answer.name, answer.content) == ("own", "chair", blocks)
+        assert answer.response_metadata["finish_reason"] == "stop"
+
+
+def test_the_answering_step_is_the_last_that_writes() -> None:
+    """Rank and transforms behind it choose among its messages; Map rewrites them."""
+    client = models("a", "b", judge="Ranking: 2")
+    client["b"] = Scripted(model="b", script=AIMessage("from b", id="b-id"))
+    steps: list[Step] = [Propose(["a", "b"]), Rank("judge", 1)]
+    answer = create_mixture(steps, client=client).invoke(ask())["messages"][-1]
+    assert (answer.text, answer.id) == ("from b", "b-id")
+    steps.append(Map(str.upper))
+    answer = create_mixture(steps, client=client).invoke(ask())["messages"][-1]
+    assert (answer.text, answer.id) == ("FROM B", "b-id")
+
+
+async def test_sync_async_batch_and_stream_give_the_same() -> None:
+    """Every way to call the graph gives the same answer."""
+    graph = create_mixture([Propose(["a", "b"]), Aggregate("c")], client=every_abc())
+    states = [
+        graph.invoke(ask()),
+        await graph.ainvoke(ask()),
+        *graph.batch([ask(), ask()]),
+        *await graph.abatch([ask(), ask()]),
+        list(graph.stream(ask(), stream_mode="values"))[-1],
+        [s async for s in graph.astream(ask(), stream_mode="values")][-1],
+    ]
+    assert {state["messages"][-1].text for state in states} == {"c answers"}
+
+
+def every_abc() -> dict[str, Scripted]:
+    """Make three scripted models."""
+    return models("a", "b", "c")
+
+
+def test_two_hundred_calls_at_once_are_not_narrowed_by_a_thread_pool() -> None:
+    """The graph brings a max_concurrency as wide as its widest step."""
+    barrier = threading.Barrier(64, timeout=30)
+
+    def meet(_: list[BaseMessage]) -> str:
+        barrier.wait()
+        return "met"
+
+    agent = Scripted(model="m", script=meet)
+    state = create_mixture([Propose([agent] * 64)]).invoke(ask())
+    assert state["mixture"]["status"] == "complete"
+    narrow = create_mixture([Propose([agent] * 64)])
+    assert narrow.config is not None
+    assert narrow.config["max_concurrency"] == 64
+
+
+def test_an_empty_conversation_is_an_error() -> None:
+    """Nothing is asked where there is no message."""
+    client = models("a")
+    with pytest.raises(StepFailedError, match=r"1_propose: .*conversation is empty"):
+        create_mixture([Propose(["a"])], client=client).invoke({"messages": []})
+    assert client["a"].asked == []
+
+
+def test_a_seed_makes_what_is_drawn_repeatable_and_the_history_tells_it() -> None:
+    """Seeded steps draw the same each time; which ids were drawn is recorded."""
+    names = [f"m{n}" for n in range(8)]
+    steps = [Propose(names), Shuffle(seed=1), Sample(5, seed=2), Dropout(0.5, seed=3)]
+    graph = create_mixture(steps, client=models(*names))
+    first, second = (
+        [row["responses"] for row in graph.invoke(ask())["mixture"]["history"]]
+        for _ in range(2)
+    )
+    assert first == second
+    assert sorted(first[1]) == sorted(first[0]) != first[1]
+    assert len(first[2]) == 5
+
+
+def test_a_function_that_raises_names_its_step_and_loses_nothing() -> None:
+    """Filter and Map report the user's own error with the responses at hand."""
+    for step in (Filter(lambda text: 1 / 0), Map(lambda text: 1 / 0)):
+        graph = create_mixture([Propose(["a"]), step], client=models("a"))
+        name = type(step).__name__.lower()
+        with pytest.raises(StepFailedError, match=f"2_{name}: ZeroDivision") as raised:
+            graph.invoke(ask())
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+        assert [r["text"] for r in raised.value.responses] == ["a answers"]
+        assert len(raised.value.history) == 2
+    with pytest.raises(StepFailedError, match="2_map: TypeError: fn returned 3"):
+        create_mixture(
+            [Propose(["a"]), Map(lambda text: 3)], client=models("a")
+        ).invoke(ask())
+
+
+async def test_a_filter_that_rejects_everything_leaves_no_responses() -> None:
+    """NoResponsesError names the step and carries what was rejected."""
+    graph = create_mixture(
+        [Propose(["a"]), Filter(lambda text: False)],
+        client=models("a"),
+        on_failure="keep",
+    )
+    with pytest.raises(
+        NoResponsesError, match="2_filter: no response was accepted"
+    ) as e:
+        await graph.ainvoke(ask())
+    assert [r["text"] for r in e.value.responses] == ["a answers"]
+
+
+async def test_a_slow_function_does_not_hold_the_event_loop() -> None:
+    """A sync Filter runs beside the loop, as LangGraph's sync nodes do."""
+    loop = asyncio.get_running_loop()
+    ticked = asyncio.Event()
+
+    def slow(text: str) -> bool:
+        asyncio.run_coroutine_threadsafe(_set(ticked), loop).result(30)
+        return True
+
+    graph = create_mixture([Propose(["a"]), Filter(slow)], client=models("a"))
+    await graph.ainvoke(ask())
+    assert ticked.is_set()
+
+
+async def _set(event: asyncio.Event) -> None:
+    event.set()
+
+
+# -- Streams -------------------------------------------------------------------------
+
+
+def streaming(*names: str) -> Any:
+    """Make models that write word by word."""
+    return {name: Streaming(model=name) for name in names}
+
+
+async def test_messages_deliver_the_answers_tokens_once_and_nothing_else() -> None:
+    """Proposals stay silent; the answer comes word by word, with one id."""
+    graph: Any = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")], client=streaming("a", "b", "c")
+    )
+    sync = list(graph.stream(ask(), stream_mode="messages"))
+    parts = [part async for part in graph.astream(ask(), stream_mode="messages")]
+    for stream in (sync, parts):
+        texts = [message.text for message, _ in stream]
+        assert [text for text in texts if text] == ["c", " answers"]
+        assert len({message.id for message, _ in stream}) == 1
+        assert {meta["mixture_step"] for _, meta in stream} == {"2_aggregate"}
+
+
+@pytest.mark.parametrize(
+    "extra", [[Take(1)], [Map(str.upper)], [Rank("a", 1)], [Shuffle()]]
+)
+def test_an_answer_that_is_chosen_or_changed_later_is_one_chunk(extra: Any) -> None:
+    """Where steps follow the answering one, the answer comes whole and once."""
+    client = streaming("a", "b", "c")
+    steps = [Propose(["a", "b"]), Aggregate("c"), *extra]
+    graph = create_mixture(steps, client=client)
+    parts: Any = list(graph.stream(ask(), stream_mode="messages"))
+    assert [message.text.lower() for message, _ in parts] == ["c answers"]
+
+
+def test_a_chain_or_graph_as_the_answering_agent_is_one_chunk() -> None:
+    """Only a model's own tokens are the answer's; what a chain makes of it is not."""
+    inner = create_mixture([Propose([Streaming(model="x")])])
+    chain = Streaming(model="y") | RunnableLambda(lambda m: m.text.upper())
+    for agent, text in ((inner, "x answers"), (chain, "Y ANSWERS")):
+        graph = create_mixture([Propose([agent])])
+        parts: Any = list(graph.stream(ask(), stream_mode="messages"))
+        assert [message.text for message, _ in parts] == [text]
+
+
+def test_stream_proposals_delivers_every_branch_marked() -> None:
+    """On request the proposers' tokens come too, each with its step and agent."""
+    graph: Any = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")],
+        client=streaming("a", "b", "c"),
+        stream_proposals=True,
+    )
+    texts: dict[tuple[str, str], str] = {}
+    for message, meta in graph.stream(ask(), stream_mode="messages"):
+        key = (meta["mixture_step"], meta["mixture_agent"])
+        texts[key] = texts.get(key, "") + message.text
+    assert texts == {
+        ("1_propose", "a"): "a answers",
+        ("1_propose", "b"): "b answers",
+        ("2_aggregate", "c"): "c answers",
+    }
+
+
+async def test_the_answers_first_token_leaves_before_its_second_is_written() -> None:
+    """The stream is the model's own, live: the model waits for its reader."""
+    read = threading.Event()
+
+    class Waiting(Streaming):
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            first, second = super()._stream(*args, **kwargs)
+            yield first
+            assert read.wait(30)
+            yield second
+
+    graph: Any = create_mixture([Propose([Waiting(model="m", script="one two")])])
+    for message, _ in graph.stream(ask(), stream_mode="messages"):
+        if message.text == "one":
+            read.set()
+    assert read.is_set()
+    read.clear()
+    async for message, _ in graph.astream(ask(), stream_mode="messages"):
+        if message.text == "one":
+            read.set()
+    assert read.is_set()
+
+
+# -- Threads and parents -------------------------------------------------------------
+
+
+def test_two_turns_on_one_thread_do_not_mix() -> None:
+    """The second turn sees the conversation and nothing else of the first."""
+    client = models("a", "b", "c")
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    graph.invoke(ask("First?"), thread())
+    state = graph.invoke(ask("Second?"), thread())
+    assert [m.text for m in client["a"].asked[1]] == ["First?", "c answers", "Second?"]
+    assert "First?" not in client["c"].asked[1][0].text
+    assert client["c"].asked[1][0].text.count("</response ") == 2
+    assert len(state["mixture"]["history"]) == 2
+    assert len(state["mixture"]["responses"]) == 1
+    saved = graph.get_state(thread()).values
+    assert not saved.get("replies")
+    assert saved["answers"] == {}
+
+
+def test_a_failed_turn_leaves_nothing_to_the_next_one() -> None:
+    """After a turn that failed, a new question starts afresh on the thread."""
+    client = models("a", "b", c=OSError("down"))
+    graph = create_mixture(
+        [Propose(["a", "b"]), Synthesize(["c", "c"]), Aggregate("a")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    with pytest.raises(StepFailedError):
+        graph.invoke(ask("First?"), thread())
+    client["c"].script = "fine"
+    state = graph.invoke(ask("Second?"), thread())
+    assert state["mixture"]["status"] == "complete"
+    assert len(state["mixture"]["history"]) == 3
+
+
+def test_it_is_a_subgraph_and_shares_the_parents_saver() -> None:
+    """As a node of the user's graph it leaves the parent's own keys alone."""
+
+    class Parent(MessagesState):
+        status: str
+        history: Annotated[list[str], operator.add]
+
+    graph = create_mixture([Propose(["a", "b"]), Aggregate("c")], client=every_abc())
+    builder = StateGraph(Parent)
+    builder.add_node("before", lambda _: {"status": "mine", "history": ["before"]})
+    builder.add_node("mix", graph)
+    builder.add_edge(START, "before")
+    builder.add_edge("before", "mix")
+    builder.add_edge("mix", END)
+    parent = builder.compile(checkpointer=InMemorySaver())
+    state = parent.invoke(ask(), thread())
+    assert state["status"] == "mine"
+    assert state["history"] == ["before"]
+    assert [m.text for m in state["messages"]] == ["What is an ion?", "c answers"]
+    parts: Any = parent.stream(
+        ask(), thread("2"), stream_mode="updates", subgraphs=True
+    )
+    names = [name for _, update in parts for name in update]
+    assert "1_propose/a" in names
+
+
+async def test_a_context_reaches_the_agents_that_read_one() -> None:
+    """What is given as context is the same in an agent that is a graph."""
+
+    class Context(TypedDict):
+        user: str
+
+    def node(state: MessagesState) -> Any:
+        user = get_runtime(Context).context["user"]
+        return {"messages": [AIMessage(f"hello {user}")]}
+
+    builder = StateGraph(MessagesState, context_schema=Context)
+    builder.add_node("n", node)
+    builder.add_edge(START, "n")
+    agent = builder.compile()
+    graph = create_mixture([Propose([agent, agent])], context_schema=Context)
+    for state in (
+        graph.invoke(ask(), context={"user": "Ada"}),
+        await graph.ainvoke(ask(), context={"user": "Ada"}),
+    ):
+        assert state["mixture"]["history"][0]["outputs"] == ["hello Ada"] * 2
+
+
+def test_interrupt_before_a_step_stops_before_it_has_cost_anything() -> None:
+    """A step that fans out is interrupted before its branches, not after."""
+    client = models("a", "b", "c", "d")
+    graph = create_mixture(
+        [Propose(["a", "b"]), Synthesize(["c", "d"]), Aggregate("a")],
+        client=client,
+        checkpointer=InMemorySaver(),
+        interrupt_before=["2_synthesize"],
+        interrupt_after=["2_synthesize"],
+    )
+    graph.invoke(ask(), thread())
+    assert client["c"].asked == client["d"].asked == []
+    assert len(graph.get_state(thread()).values["mixture"]["responses"]) == 2
+    graph.invoke(None, thread())
+    assert len(client["c"].asked) == 1
+    state = graph.invoke(None, thread())
+    assert state["messages"][-1].text == "a answers"
+    assert len(client["c"].asked) == 1
+
+
+def test_time_travel_changes_the_responses_of_a_past_checkpoint() -> None:
+    """A past checkpoint's responses are edited, and the run goes on from there."""
+    client = every_abc()
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    graph.invoke(ask(), thread())
+    past = next(
+        s for s in graph.get_state_history(thread()) if s.next == ("2_aggregate",)
+    )
+    responses = [{**r, "text": "edited"} for r in past.values["mixture"]["responses"]]
+    fork = graph.update_state(past.config, {"mixture": {"responses": responses[:1]}})
+    state = graph.invoke(None, fork)
+    assert "edited" in client["c"].asked[1][0].text
+    assert "a answers" not in client["c"].asked[1][0].text
+    assert [row["step"] for row in state["mixture"]["history"]] == [
+        "Propose",
+        "Aggregate",
+    ]
+    assert len(client["a"].asked) == 1
+
+
+# -- A step of one's own -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Longest(Step):
+    """A transform in its author's file."""
+
+    def keep(
+        self, responses: Sequence[Response], replies: Sequence[Reply]
+    ) -> list[Response]:
+        return [max(responses, key=lambda response: len(response["text"]))]
+
+
+@dataclass(frozen=True)
+class Debate(Step):
+    """A step that asks: each agent sees the answers of the others."""
+
+    agents: tuple[Agent, ...]
+
+    answers = True
+
+    def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
+        return self.agents, len(self.agents)
+
+    def calls(
+        self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
+    ) -> Sequence[Call]:
+        return [
+            Call(
+                messages=[
+                    SystemMessage(
+                        " ".join(r["text"] for r in responses if r is not mine)
+                    ),
+                    *conversation,
+                ],
+                parents=[r["id"] for r in responses if r is not mine],
+            )
+            for mine in responses
+        ]
+
+
+def test_a_thirteenth_step_is_a_class_in_its_authors_file() -> None:
+    """A transform and a step that asks work without being registered anywhere."""
+    client = models("c", a="a long answer", b="short")
+    graph = create_mixture(
+        [Propose(["a", "b"]), Debate(("a", "b")), Longest()], client=client
+    )
+    state = graph.invoke(ask())
+    assert client["a"].asked[1][0].text == "short"
+    assert client["b"].asked[1][0].text == "a long answer"
+    assert state["messages"][-1].text == "a long answer"
+    assert [row["name"] for row in state["mixture"]["history"]] == [
+        "1_propose",
+        "2_debate",
+        "3_longest",
+    ]
+
+
+@dataclass(frozen=True)
+class Broken(Step):
+    """A step with a fault of its author's."""
+
+    fault: str
+
+    def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
+        return ("a", "b"), n
+
+    def calls(
+        self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
+    ) -> Sequence[Call]:
+        if self.fault == "calls":
+            raise KeyError("oops")
+        count = 3 if self.fault == "too many" else 1
+        return [Call(messages=[HumanMessage("?")], parents=[])] * count
+
+    def keep(
+        self, responses: Sequence[Response], replies: Sequence[Reply]
+    ) -> list[Response]:
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("calls", "2_broken: KeyError: 'oops'"),
+        ("too many", r"calls\(\) made 3 calls of at most 2"),
+        ("keep", r"keep\(\) returned None; it must return a list"),
+    ],
+)
+def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) -> None:
+    """What a custom step raises or promises wrongly is told with its name."""
+    graph = create_mixture([Propose(["a"]), Broken(fault)], client=models("a", "b"))
+    with pytest.raises(StepFailedError, match=message) as raised:
+        graph.invoke(ask())
+    assert [r["text"] for r in raised.value.responses] == ["a answers"]
+
+
+# -- run -----------------------------------------------------------------------------
+
+
+async def test_run_gives_text_and_history() -> None:
+    """Three lines, without knowing LangChain."""
+
+    async def client(
+        model: str, messages: list[dict[str, Any]], temp: float, max_tokens: int
+    ) -> tuple[str, int, int]:
+        return f"{model} {temp} {max_tokens} {messages[-1]['content']}", 3, 4
+
+    steps = [Propose(["a", "b"], 0.1, 9), Aggregate("c")]
+    text, history = await run(steps, "Why?", client)
+    assert text == "c 0.7 2048 Why?"
+    assert history[0]["outputs"] == ["a 0.1 9 Why?", "b 0.1 9 Why?"]
+    assert history[1]["llm_calls"][0]["in_tokens"] == 3

@@ -1,0 +1,378 @@
+"""The twelve steps as values: what they accept, ask, and keep."""
+
+import pickle
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.prompts import ChatPromptTemplate
+
+from langchain_mixture import (
+    Aggregate,
+    Dropout,
+    Filter,
+    InvalidMixtureError,
+    Map,
+    Propose,
+    Rank,
+    Refine,
+    Reply,
+    Response,
+    Sample,
+    Shuffle,
+    Step,
+    Synthesize,
+    Take,
+    Vote,
+)
+from langchain_mixture.function_model import wait_for
+
+CONVERSATION: list[BaseMessage] = [SystemMessage("Be kind."), HumanMessage("Why {x}?")]
+
+
+def response(number: int, text: str = "") -> Response:
+    """Make a response."""
+    return {
+        "id": f"1_propose/{number}",
+        "text": text or f"answer {number}",
+        "agent": f"m{number}",
+        "step": "1_propose",
+        "parents": [],
+        "tool_calls": [],
+    }
+
+
+def reply(number: int, text: str = "", error: str | None = None) -> Reply:
+    """Make a reply, failed where it has an error."""
+    return {
+        **response(number, text),
+        "id": f"2_x/{number}",
+        "index": number,
+        "error": error,
+        "started": 0.0,
+        "time": 0.0,
+        "in_tokens": 0,
+        "out_tokens": 0,
+        "message": None,
+    }
+
+
+FOUR = [response(number) for number in range(4)]
+
+
+def kept(step: Step, replies: Sequence[Reply] = ()) -> list[str]:
+    """Give the texts that a step keeps of four responses."""
+    chosen = step.keep(FOUR, replies)
+    assert isinstance(chosen, list)
+    return [response["text"] for response in chosen]
+
+
+# -- Construction --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "culprit"),
+    [
+        (lambda: Propose("gpt-4o"), "Propose: agents is 'gpt-4o'"),
+        (lambda: Propose([]), "Propose: agents is []"),
+        (lambda: Propose(["a", 3]), r"Propose: agents is ['a', 3]"),  # type: ignore[list-item]
+        (lambda: Propose([""]), "Propose: agents is ['']"),
+        (lambda: Synthesize("a"), "Synthesize: agents is 'a'"),
+        (lambda: Refine([]), "Refine: agents is []"),
+        (lambda: Aggregate(["a"]), "Aggregate: agent is ['a']"),  # type: ignore[arg-type]
+        (lambda: Aggregate("a", fallbacks="b"), "Aggregate: fallbacks is 'b'"),
+        (lambda: Vote(None), "Vote: agent is None"),  # type: ignore[arg-type]
+        (lambda: Rank("a", 0), "Rank: n is 0"),
+        (lambda: Rank("a", 1.5), "Rank: n is 1.5"),  # type: ignore[arg-type]
+        (lambda: Take(0), "Take: n is 0"),
+        (lambda: Take(True), "Take: n is True"),
+        (lambda: Sample(-1), "Sample: n is -1"),
+        (lambda: Dropout(1.5), "Dropout: rate is 1.5"),
+        (lambda: Dropout("x"), "Dropout: rate is 'x'"),  # type: ignore[arg-type]
+        (lambda: Shuffle(seed="x"), "Shuffle: seed is 'x'"),  # type: ignore[arg-type]
+        (lambda: Filter("x"), "Filter: fn is 'x'"),  # type: ignore[arg-type]
+        (lambda: Map(None), "Map: fn is None"),  # type: ignore[arg-type]
+        (lambda: Propose(["a"], -1), "Propose: temp is -1"),
+        (lambda: Propose(["a"], 0.7, 0), "Propose: max_tokens is 0"),
+        (lambda: Propose(["a"], timeout=0), "Propose: timeout is 0"),
+        (lambda: Aggregate("a", ""), "Aggregate: prompt is ''"),
+        (lambda: Aggregate("a", 0.7), "Aggregate: prompt is 0.7"),  # type: ignore[arg-type]
+        (
+            lambda: Aggregate("a", ChatPromptTemplate([("user", "{question}")])),
+            "Aggregate: prompt has the variable 'question'; allowed: messages, query, "
+            "responses",
+        ),
+        (
+            lambda: Propose(
+                ["a"], prompt=ChatPromptTemplate([("user", "{responses}")])
+            ),
+            "Propose: prompt has the variable 'responses'",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_names_it_and_what_is_allowed(
+    make: Callable[[], Step], culprit: str
+) -> None:
+    """A wrong argument fails where it is written, with the culprit and the value."""
+    with pytest.raises(InvalidMixtureError, match="allowed") as raised:
+        make()
+    assert culprit in str(raised.value)
+    assert isinstance(raised.value, ValueError)
+
+
+def test_the_positional_fields_are_those_of_mixture_llm_in_their_order() -> None:
+    """A pipeline written for mixture-llm means the same here."""
+    assert Propose(["a"], 0.9, 4096) == Propose(["a"], temp=0.9, max_tokens=4096)
+    for step in (Synthesize(["a"], "p", 0.1, 5), Refine(["a"], "p", 0.1, 5)):
+        assert (step.prompt, step.temp, step.max_tokens) == ("p", 0.1, 5)
+    for fuse in (Aggregate("a", "p", 0.1, 5), Vote("a", "p", 0.1, 5)):
+        assert (fuse.prompt, fuse.temp, fuse.max_tokens) == ("p", 0.1, 5)
+    rank = Rank("a", 2, "p", 0.1, 5)
+    assert (rank.n, rank.prompt, rank.temp, rank.max_tokens) == (2, "p", 0.1, 5)
+
+
+def test_steps_are_values() -> None:
+    """Steps are compared by class and fields, are true, cannot change, and pickle."""
+    two: list[Step] = [Take(2), Sample(2), Aggregate("a", "p"), Vote("a", "p")]
+    assert two[0] == Take(2)
+    assert two[0] != two[1]
+    assert two[2] != two[3]
+    assert bool(Shuffle())
+    agents = ["a", "b"]
+    step = Propose(agents)
+    agents.append("c")
+    assert list(step.agents) == ["a", "b"]
+    with pytest.raises(AttributeError):
+        step.temp = 1.0  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(step)) == step
+    assert hash(step) == hash(Propose(["a", "b"]))
+
+
+# -- What they ask -------------------------------------------------------------------
+
+
+def test_propose_asks_the_conversation_as_it_is() -> None:
+    """Each agent of Propose is asked the same untouched messages."""
+    calls = Propose(["a", "b"]).calls(CONVERSATION, FOUR)
+    assert [call["messages"] for call in calls] == [CONVERSATION] * 2
+
+
+def test_a_prompt_on_propose_is_a_persona() -> None:
+    """Propose's prompt joins the system message."""
+    (call,) = Propose(["a"], prompt="You are a {poet}.").calls(CONVERSATION, [])
+    assert call["messages"][0].text == "Be kind.\n\nYou are a {poet}."
+
+
+@pytest.mark.parametrize("step", [Synthesize(["a"]), Aggregate("a"), Vote("a")])
+def test_fusing_steps_put_the_numbered_responses_into_the_system_message(
+    step: Step,
+) -> None:
+    """One system message holds instruction and responses; the turns stay untouched."""
+    (call,) = step.calls(CONVERSATION, FOUR)
+    system, human = call["messages"]
+    assert system.text.startswith("Be kind.\n\nOther models have already responded")
+    assert "<response 4>\nanswer 3\n</response 4>" in system.text
+    assert human is CONVERSATION[1]
+    assert call["parents"] == [response["id"] for response in FOUR]
+
+
+def test_all_agents_of_a_layer_are_asked_the_same_bytes() -> None:
+    """The agents of one Synthesize share their messages, for prompt caches."""
+    first, second = Synthesize(["a", "b"]).calls(CONVERSATION, FOUR)
+    assert first["messages"] is second["messages"]
+
+
+def test_refine_shows_each_response_to_agent_i_mod_n() -> None:
+    """Response i is improved by agent i mod n, and shown no other."""
+    step = Refine(["a", "b"])
+    assert step.bounds(3) == (["a", "b", "a"], 3)
+    calls = step.calls(CONVERSATION, FOUR)
+    assert [call["parents"] for call in calls] == [[r["id"]] for r in FOUR]
+    assert "answer 2" in calls[2]["messages"][0].text
+    assert "answer 1" not in calls[2]["messages"][0].text
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (
+            Refine(["a"], "Improve: {text}\nFor: {query}. {other}"),
+            "Improve: answer 0\nFor: Why {x}?. {other}",
+        ),
+        (Rank("a", 9, "{n} of: {query}\n{responses}"), "4 of: Why {x}?\nThere are 4"),
+        (
+            Aggregate("a", "Just {query} {responses}"),
+            "Just {query} {responses}\n\nThere",
+        ),
+    ],
+)
+def test_placeholders_of_mixture_llms_prompts_are_replaced_as_plain_text(
+    step: Step, said: str
+) -> None:
+    """Where mixture-llm formats a prompt, the same names are replaced here."""
+    call = step.calls(CONVERSATION, FOUR)[0]
+    assert call["messages"][0].text.removeprefix("Be kind.\n\n").startswith(said)
+
+
+def test_a_template_is_all_that_the_model_is_asked() -> None:
+    """A ChatPromptTemplate replaces the whole prompt, with every variable at hand."""
+    template = ChatPromptTemplate(
+        [("system", "{n} of {responses}"), ("placeholder", "{messages}"), "{query}!"]
+    )
+    messages = Rank("a", 2, template).calls(CONVERSATION, FOUR)[0]["messages"]
+    assert [type(message).__name__ for message in messages] == [
+        "SystemMessage",
+        "SystemMessage",
+        "HumanMessage",
+        "HumanMessage",
+    ]
+    assert messages[0].text.startswith("2 of There are 4 responses")
+    assert messages[-1].text == "Why {x}?!"
+    refine = Refine(["a"], ChatPromptTemplate([("user", "{text}")]))
+    assert refine.calls(CONVERSATION, FOUR)[1]["messages"][0].text == "answer 1"
+
+
+# -- What they keep ------------------------------------------------------------------
+
+
+def test_new_answers_replace_the_old_ones_and_failures_are_left_out() -> None:
+    """Propose and Synthesize keep what was answered, in the order of the agents."""
+    replies = [reply(0, "x"), reply(1, error="TimeoutError"), reply(2, "z")]
+    assert kept(Propose(["a"]), replies) == ["x", "z"]
+    assert kept(Synthesize(["a"]), replies) == ["x", "z"]
+
+
+def test_refine_keeps_the_original_where_its_call_failed() -> None:
+    """Refine never loses a response, nor their order."""
+    replies = [reply(0, "x"), reply(1, error="boom"), reply(2, "z"), reply(3, "w")]
+    assert kept(Refine(["a"]), replies) == ["x", "answer 1", "z", "w"]
+
+
+@pytest.mark.parametrize(
+    ("judgement", "order"),
+    [
+        (reply(0, "Ranking: 3, 1"), ["answer 2", "answer 0", "answer 1"]),
+        (reply(0, "2"), ["answer 1", "answer 0", "answer 2"]),
+        (reply(0, "4, 4, 7, 0, 3, 2, 1"), ["answer 3", "answer 2", "answer 1"]),
+        (reply(0, error="TimeoutError"), ["answer 0", "answer 1", "answer 2"]),
+    ],
+)
+def test_rank_keeps_the_n_best_topped_up_in_input_order(
+    judgement: Reply, order: list[str]
+) -> None:
+    """Rank keeps n, best first, and falls back to the order in which they came."""
+    assert kept(Rank("a", 3), [judgement]) == order
+
+
+def test_a_judgement_that_names_nothing_is_a_failed_call() -> None:
+    """Rank tells an unreadable judgement from a readable one before keeping."""
+    (call,) = Rank("a").calls(CONVERSATION, FOUR)
+    call["check"]("3, 1")
+    with pytest.raises(ValueError, match="names none of the 4 responses: 'All good'"):
+        call["check"]("All good")
+
+
+def test_shuffle_is_a_seeded_permutation() -> None:
+    """Shuffle keeps all responses; a seed repeats the order, none varies it."""
+    assert sorted(kept(Shuffle(seed=7))) == [r["text"] for r in FOUR]
+    assert kept(Shuffle(seed=7)) == kept(Shuffle(seed=7))
+    assert len({tuple(kept(Shuffle())) for _ in range(100)}) > 1
+
+
+def test_sample_draws_n_without_repeats() -> None:
+    """Sample keeps n distinct responses, all of them where there are no more."""
+    assert len(set(kept(Sample(3, seed=1)))) == 3
+    assert sorted(kept(Sample(9))) == [r["text"] for r in FOUR]
+
+
+@pytest.mark.parametrize(("rate", "left"), [(0.0, 4), (1.0, 1)])
+def test_dropout_drops_at_its_rate_and_leaves_one(rate: float, left: int) -> None:
+    """Dropout drops none at rate 0 and all but one at rate 1."""
+    assert len(kept(Dropout(rate))) == left
+
+
+def test_dropout_drops_each_response_with_its_probability() -> None:
+    """Over many seeds, about the given share is dropped."""
+    counts = Counter(len(kept(Dropout(0.25, seed=seed))) for seed in range(400))
+    assert 2.8 < sum(n * c for n, c in counts.items()) / 400 < 3.2
+
+
+def test_take_keeps_the_first() -> None:
+    """Take keeps the first n, and all where there are fewer."""
+    assert kept(Take(2)) == ["answer 0", "answer 1"]
+    assert len(kept(Take(9))) == 4
+
+
+async def _is_odd(text: str) -> bool:
+    return text[-1] in "13"
+
+
+async def _upper(text: str) -> str:
+    return text.upper()
+
+
+@pytest.mark.parametrize(
+    ("step", "texts"),
+    [
+        (Filter(lambda text: text > "answer 1"), ["answer 2", "answer 3"]),
+        (Filter(_is_odd), ["answer 1", "answer 3"]),
+        (Map(str.upper), ["ANSWER 0", "ANSWER 1", "ANSWER 2", "ANSWER 3"]),
+        (Map(_upper), ["ANSWER 0", "ANSWER 1", "ANSWER 2", "ANSWER 3"]),
+    ],
+)
+def test_filter_and_map_take_sync_and_async_functions(
+    step: Step, texts: list[str]
+) -> None:
+    """Filter keeps what its function accepts, Map changes texts; both sync or async."""
+    chosen = step.keep(FOUR, [])
+    chosen = chosen if isinstance(chosen, list) else wait_for(chosen)
+    assert [response["text"] for response in chosen] == texts
+
+
+def test_transforms_keep_who_wrote_what() -> None:
+    """A response keeps its id, agent and step on its way."""
+    for step in (Shuffle(), Take(4), Sample(4), Filter(bool), Rank("a", 4), Map(str)):
+        chosen = step.keep(FOUR, [])
+        assert isinstance(chosen, list)
+        assert sorted(r["id"] for r in chosen) == [r["id"] for r in FOUR]
+
+
+@pytest.mark.parametrize(
+    ("step", "answers"),
+    [
+        (Propose(["a"]), True),
+        (Synthesize(["a"]), True),
+        (Aggregate("a"), True),
+        (Refine(["a"]), True),
+        (Vote("a"), True),
+        (Rank("a"), False),
+        (Shuffle(), False),
+        (Take(1), False),
+    ],
+)
+def test_steps_that_write_for_the_user_may_answer(step: Step, answers: bool) -> None:
+    """Every step that writes text may be the answering one; a judge may not."""
+    assert step.answers is answers
+
+
+def test_a_prompt_with_braces_from_the_user_is_data() -> None:
+    """A conversation full of braces and templates passes through every step."""
+    talk: list[BaseMessage] = [
+        SystemMessage('{"a": {0}}'),
+        HumanMessage("{responses} %s {{"),
+        AIMessage("{text}"),
+        HumanMessage("{n}"),
+    ]
+    steps: list[Any] = [
+        Propose(["a"]),
+        Synthesize(["a"]),
+        Refine(["a"]),
+        Rank("a"),
+        Vote("a"),
+    ]
+    for step in steps:
+        messages = step.calls(talk, FOUR)[0]["messages"]
+        assert messages[0].text.startswith('{"a": {0}}')
+        assert messages[1:] == talk[1:]
