@@ -202,9 +202,11 @@ class Layer:
             StepFailedError: Every call failed, and `on_failure` is "raise".
         """
         incoming = self.incoming(state)
+        # A failed call that was answered when a run was resumed is no reason.
+        last_of = {(reply["index"], reply["agent"]): reply for reply in replies}
         reasons = [
             f"{self.name}: {reply['agent']} failed: {reply['error']}"
-            for reply in replies
+            for reply in last_of.values()
             if reply["error"] is not None
         ]
         if not kept and incoming and reasons and self.on_failure == "keep":
@@ -297,7 +299,9 @@ def layers_of(
                 stream_proposals=stream_proposals,
             )
         )
-        arriving = leaving
+        # Under "keep" what arrived goes on where all calls of the step failed.
+        keeps = on_failure == "keep" and len(agents) > 0
+        arriving = max(arriving, leaving) if keeps else leaving
     return layers
 
 

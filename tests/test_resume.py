@@ -1,0 +1,197 @@
+"""Going on where a run ended: nobody is paid twice, and no thread is a dead end."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+
+from langchain_mixture import (
+    Aggregate,
+    NoResponsesError,
+    Propose,
+    Refine,
+    Reply,
+    Response,
+    StepFailedError,
+    create_mixture,
+)
+from tests.models import Scripted, ask, models
+from tests.openai_stub import Answer, Stub, serve
+
+ROOT = Path(__file__).parent.parent
+CONFIG: Any = {"configurable": {"thread_id": "1"}}
+
+
+def start(stub: Stub, database: Path, mode: str) -> subprocess.Popen[str]:
+    """Start the program, with every warning an error and a strict serializer."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.resumable", stub.url, str(database), mode],
+        cwd=ROOT,
+        env={**os.environ, "LANGGRAPH_STRICT_MSGPACK": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(condition: Any) -> None:
+    """Wait for a condition, for half a minute at most."""
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up, "it never came to pass"
+        time.sleep(0.01)
+
+
+def saved_replies(database: Path) -> int:
+    """Count the replies of branches that are safe in the database."""
+    if not database.exists():
+        return 0
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            (count,) = connection.execute(
+                "select count(*) from writes where channel = 'replies'"
+            ).fetchone()
+        except sqlite3.OperationalError:  # the tables are not there yet
+            return 0
+    return int(count)
+
+
+@pytest.mark.parametrize(
+    ("mode", "hanging", "saved"),
+    [("sync", "c", 2), ("async", "e", 4), ("sync", "f", 5)],
+    ids=["in the first layer", "in the second layer", "in the last call"],
+)
+def test_a_killed_run_goes_on_without_asking_again_who_had_answered(
+    tmp_path: Path, mode: str, hanging: str, saved: int
+) -> None:
+    """After SIGKILL only the call that was under way is made once more."""
+    release = threading.Event()
+    database = tmp_path / "checkpoints.sqlite"
+
+    def answer(request: dict[str, Any]) -> Answer | str:
+        first = stub.asked().count(request["model"]) == 1
+        hangs = first and request["model"] == hanging
+        return Answer(f"{request['model']}!", after=release if hangs else None)
+
+    with serve(answer) as stub:
+        process = start(stub, database, mode)
+        try:
+            wait_until(
+                lambda: hanging in stub.asked() and saved_replies(database) == saved
+            )
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        process = start(stub, database, mode)
+        output, errors = process.communicate(timeout=60)
+        release.set()
+        assert output.strip() == "f!", errors
+        assert errors == ""
+        expected = Counter("abcdef") + Counter(hanging)
+        assert Counter(stub.asked()) == expected
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_thread_whose_calls_all_failed_is_asked_again(
+    asynchronous: bool,
+) -> None:
+    """When the providers recover, invoke(None) on the thread gets an answer."""
+    down = OSError("down")
+    client = models("c", a=down, b=down)
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+
+    async def invoke(value: Any) -> Any:
+        if asynchronous:
+            return await graph.ainvoke(value, CONFIG)
+        return graph.invoke(value, CONFIG)
+
+    with pytest.raises(NoResponsesError):
+        await invoke(ask())
+    with pytest.raises(NoResponsesError):
+        await invoke(None)
+    client["a"].script = client["b"].script = None
+    state = await invoke(None)
+    assert state["messages"][-1].text == "c answers"
+    assert state["mixture"]["status"] == "complete"
+    assert len(client["a"].asked) == 3
+
+
+@dataclass(frozen=True)
+class Unanimous(Propose):
+    """A step of one's own that fails unless all of its agents answer."""
+
+    def keep(
+        self, responses: Sequence[Response], replies: Sequence[Reply]
+    ) -> list[Response]:
+        kept = super().keep(responses, replies)
+        assert isinstance(kept, list)
+        return kept if len(kept) == len(replies) else []
+
+
+def test_of_a_failed_step_only_the_failed_calls_are_made_again() -> None:
+    """Where one of three had answered, that one is not asked again."""
+    client = models("a", "d", b=OSError("down"), c=OSError("down"))
+    graph = create_mixture(
+        [Unanimous(["a", "b", "c"]), Aggregate("d")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    with pytest.raises(NoResponsesError):
+        graph.invoke(ask(), CONFIG)
+    client["b"].script = client["c"].script = None
+    state = graph.invoke(None, CONFIG)
+    assert state["mixture"]["history"][0]["outputs"] == [
+        "a answers",
+        "b answers",
+        "c answers",
+    ]
+    assert [len(client[name].asked) for name in "abc"] == [1, 2, 2]
+
+
+def test_a_failed_aggregator_is_asked_again_and_the_proposers_are_not() -> None:
+    """A step that failed after others had succeeded is the only one repeated."""
+    client = models("a", "b", c=OSError("down"))
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    with pytest.raises(StepFailedError):
+        graph.invoke(ask(), CONFIG)
+    client["c"].script = None
+    assert graph.invoke(None, CONFIG)["messages"][-1].text == "c answers"
+    assert [len(client[name].asked) for name in "abc"] == [1, 1, 2]
+
+
+def test_what_is_in_the_state_survives_the_serializer_in_silence(
+    recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run with every kind of step and a failure writes plain data only."""
+    client: dict[str, Scripted] = {**models("a", "b"), "x": Scripted(model="x")}
+    client["x"].script = OSError("down")
+    graph = create_mixture(
+        [Propose(["a", "x", "b"]), Refine(["a", "x"]), Aggregate("b")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    graph.invoke(ask(), CONFIG)
+    states = list(graph.get_state_history(CONFIG))
+    assert len(states) > 5
+    assert len(recwarn) == 0
+    assert [r.name for r in caplog.records] == ["langchain_mixture"]
