@@ -107,6 +107,8 @@ class Step:
         ```python
         from dataclasses import dataclass
 
+        from langchain_mixture import Step
+
         @dataclass(frozen=True)
         class Longest(Step):
             def keep(self, responses, replies):

@@ -1,0 +1,224 @@
+"""The package as its users meet it: names, types, docs."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from importlib.metadata import distribution, version
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from typing_extensions import is_typeddict
+
+import langchain_mixture
+from tests.openai_stub import Answer, serve
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "langchain_mixture").glob("*.py"))
+
+
+def test_all_names_what_is_public() -> None:
+    """Everything in __all__ exists, once, and is all that a star brings."""
+    names = langchain_mixture.__all__
+    assert len(names) == len(set(names))
+    public = {n for n in vars(langchain_mixture) if not n.startswith("_")}
+    modules = {path.stem for path in MODULES}
+    assert public - modules == set(names)
+    assert version("langchain-mixture")
+
+
+def test_langchain_core_and_langgraph_are_the_only_hard_dependencies() -> None:
+    """What else there is comes as an extra."""
+    requires = distribution("langchain-mixture").requires or []
+    hard = {re.split(r"[<>=]", r)[0] for r in requires if "extra" not in r}
+    assert hard == {"langchain-core", "langgraph"}
+
+
+@pytest.mark.parametrize("name", langchain_mixture.__all__)
+def test_every_public_name_is_documented_with_an_example(name: str) -> None:
+    """Classes and functions tell what they are for, and show it."""
+    thing = getattr(langchain_mixture, name)
+    if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+        return
+    doc = inspect.getdoc(thing)
+    assert doc
+    if not is_typeddict(thing) and not issubclass_of_error(thing):
+        assert "Example:" in doc
+
+
+def issubclass_of_error(thing: Any) -> bool:
+    """Tell whether a thing is an error class."""
+    return inspect.isclass(thing) and issubclass(thing, Exception)
+
+
+USERS_FILE = """
+from langchain_core.messages import HumanMessage
+from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.memory import InMemorySaver
+from langchain_mixture import (
+    Aggregate, Filter, Map, Propose, Rank, Refine, Shuffle, Step, StepFailedError,
+    create_mixture, run, self_moa, together_moa,
+)
+
+async def client(
+    model: str, messages: list[dict[str, str]], temp: float, max_tokens: int
+) -> tuple[str, int, int]:
+    return "text", 1, 2
+
+steps: list[Step] = [
+    Propose(["a", ChatOpenAI(model="gpt-4o").with_retry()], 0.7),
+    Shuffle(seed=1),
+    Filter(lambda text: len(text) > 3),
+    Map(str.strip),
+    Refine(["a"]),
+    Rank("a", 2),
+    Aggregate("a", fallbacks=["b"]),
+]
+
+async def main() -> str:
+    text, history = await run(steps, "Why?", client)
+    total: int = sum(call["in_tokens"] for row in history for call in row["llm_calls"])
+    await run([Propose(["a"]), Aggregate("a")], "Why?", {"a": ChatOpenAI()})
+    graph = create_mixture(together_moa(), client=ChatOpenAI(), timeout=None)
+    create_mixture(self_moa("a"), client=lambda name: ChatOpenAI(model=name))
+    graph = create_mixture(steps, client=client, checkpointer=InMemorySaver())
+    try:
+        state = graph.invoke({"messages": [HumanMessage("Why?")]})
+        state = await graph.ainvoke({"messages": [("user", "Why?")]})
+        answer: str = state["messages"][-1].text + state["mixture"]["status"]
+        return answer + str(total)
+    except StepFailedError as error:
+        return error.responses[0]["text"]
+"""
+
+
+def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
+    """The types say what users write: steps, clients, states, errors."""
+    file = tmp_path / "user.py"
+    file.write_text(USERS_FILE)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", str(file)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+LAYERS = [
+    {"errors", "prompts"},
+    {"steps"},
+    {"llm_steps", "transform_steps", "history", "function_model"},
+    {"agents", "presets"},
+    {"calls"},
+    {"layers"},
+    {"graph"},
+    {"__init__"},
+]
+
+
+def test_imports_point_one_way() -> None:
+    """A module imports only from the layers in front of its own."""
+    seen: set[str] = set()
+    for layer in LAYERS:
+        for name in layer:
+            tree = ast.parse((ROOT / "langchain_mixture" / f"{name}.py").read_text())
+            for node in ast.walk(_without_type_checking(tree)):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    package, _, module = node.module.partition(".")
+                    if package == "langchain_mixture":
+                        imported = {module} if module else {a.name for a in node.names}
+                        assert imported <= seen, f"{name} imports {imported - seen}"
+        seen |= layer
+    assert seen == {path.stem for path in MODULES}
+
+
+def _without_type_checking(tree: ast.Module) -> ast.Module:
+    tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
+    return tree
+
+
+def test_steps_import_nothing_from_langgraph() -> None:
+    """A step decides; it knows nothing of the graph that runs it."""
+    for name in ("steps", "llm_steps", "transform_steps"):
+        source = (ROOT / "langchain_mixture" / f"{name}.py").read_text()
+        assert "langgraph" not in source
+
+
+# -- Code in documents ---------------------------------------------------------------
+
+
+def blocks(text: str) -> list[str]:
+    """Give the Python blocks of a text."""
+    return [
+        inspect.cleandoc("\n" + block)
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    ]
+
+
+def sources() -> list[tuple[str, str]]:
+    """Give every docstring of the package that has a Python block."""
+    found = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                doc = ast.get_docstring(node)
+                if doc and "```python" in doc:
+                    found.append((f"{path.stem}.{node.name}", doc))
+    return found
+
+
+async def execute(code: str, space: dict[str, Any]) -> None:
+    """Run code that may await at its top level."""
+    compiled = compile(code, "<block>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    result = eval(compiled, space)
+    if result is not None:
+        await result
+
+
+@pytest.fixture
+def openai_on_loopback(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Send what goes to OpenAI to a stub."""
+
+    def answer(request: dict[str, Any]) -> Answer:
+        return Answer(f"{request['model']} answers")
+
+    with serve(answer) as stub:
+        for provider in ("OPENAI", "GROQ"):
+            monkeypatch.setenv(f"{provider}_API_KEY", "none")
+            monkeypatch.setenv(f"{provider}_BASE_URL", stub.url)
+        yield stub
+
+
+@pytest.mark.parametrize(("name", "doc"), sources(), ids=lambda v: v[:40])
+def test_every_block_in_a_docstring_runs(
+    name: str, doc: str, openai_on_loopback: Any
+) -> None:
+    """An example in a docstring is one that works."""
+    for block in blocks(doc):
+        exec(compile(block, name, "exec"), {"__name__": name})
+
+
+async def test_every_block_of_the_readme_runs(openai_on_loopback: Any) -> None:
+    """The README's blocks run, one after the other, as a reader would run them."""
+    space: dict[str, Any] = {"__name__": "readme"}
+    readme = blocks((ROOT / "README.md").read_text())
+    assert len(readme) >= 5
+    for block in readme:
+        await execute(block, space)
+
+
+def test_the_readmes_links_to_files_lead_somewhere() -> None:
+    """A relative link in the README names a file that exists."""
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_type_hints_can_be_resolved() -> None:
+    """LangGraph and pydantic read annotations at run time; ours resolve."""
+    for name in ("Response", "Call", "Reply", "Mixture"):
+        assert get_type_hints(getattr(langchain_mixture, name))
