@@ -37,9 +37,9 @@ class StepFailedError(MixtureError, RuntimeError):
 
     Example:
         ```python
-        from langchain_mixture import Aggregate, Propose, StepFailedError, create_mixture
+        from langchain_mixture import StepFailedError, create_mixture, self_moa
 
-        graph = create_mixture([Propose(["openai:gpt-4o"]), Aggregate("openai:gpt-4o")])
+        graph = create_mixture(self_moa("openai:gpt-4o"))
         try:
             graph.invoke({"messages": [("user", "What is an ion?")]})
         except StepFailedError as error:

@@ -48,8 +48,7 @@ def by_name(request: dict[str, Any]) -> str:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
+    server: _Server  # HTTP/1.0: a connection a request, none is left open
 
     def do_POST(self) -> None:  # http.server's name
         stub = self.server.stub
@@ -84,7 +83,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, request: dict[str, Any], said: Answer) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
         self.end_headers()
         for index, chunk in enumerate(_chunks(request, said)):
             if index == 2 and said.after is not None:
@@ -92,7 +90,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
             self.wfile.flush()
         self.wfile.write(b"data: [DONE]\n\n")
-        self.close_connection = True
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""

@@ -1,6 +1,7 @@
 """The clients that mixture-llm's users have, with the real packages, on loopback."""
 
 import ast
+import inspect
 import os
 import re
 import subprocess
@@ -174,14 +175,8 @@ async def test_every_snippet_of_mixture_llms_readme_runs_with_the_import_changed
                 code += "    ..."  # a signature without a body
             before = dict(space)
             await _exec(code, space)
-            client = next(
-                (
-                    v
-                    for k, v in space.items()
-                    if k.endswith("_client") and k not in before
-                ),
-                my_client,
-            )
+            functions = [v for k, v in space.items() if k not in before and callable(v)]
+            client = next(filter(inspect.iscoroutinefunction, functions), my_client)
             for name, value in space.items():
                 is_new = before.get(name) is not value
                 if is_new and isinstance(value, list) and isinstance(value[0], Step):
