@@ -175,8 +175,8 @@ async def test_every_snippet_of_mixture_llms_readme_runs_with_the_import_changed
                 code += "    ..."  # a signature without a body
             before = dict(space)
             await _exec(code, space)
-            functions = [v for k, v in space.items() if k not in before and callable(v)]
-            client = next(filter(inspect.iscoroutinefunction, functions), my_client)
+            new = [v for k, v in space.items() if k not in before]
+            *_, client = my_client, *filter(inspect.iscoroutinefunction, new)
             for name, value in space.items():
                 is_new = before.get(name) is not value
                 if is_new and isinstance(value, list) and isinstance(value[0], Step):
