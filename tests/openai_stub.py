@@ -137,6 +137,7 @@ def _completion(request: dict[str, Any], said: Answer) -> dict[str, Any]:
         "model": request["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": said.finish}],
         "usage": _USAGE,
+        "service_tier": "default",  # LiteLLM needs it of Groq
     }
 
 
