@@ -1,10 +1,11 @@
 """Mixture-of-Agents for LangChain and LangGraph.
 
 Several models answer, other models improve, judge and fuse the answers. A pipeline is
-a list of steps; `create_mixture` makes a LangGraph graph of it, `run` answers one
-question.
+a list of steps: `ChatMixture` makes a chat model of it, `create_mixture` a LangGraph
+graph, and `run` answers one question.
 """
 
+from langchain_mixture.chat import ChatMixture
 from langchain_mixture.errors import (
     InvalidMixtureError,
     MixtureError,
@@ -43,6 +44,7 @@ __all__ = [
     "Agent",
     "Aggregate",
     "Call",
+    "ChatMixture",
     "Dropout",
     "Filter",
     "InvalidMixtureError",

@@ -12,25 +12,29 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.callbacks import (
+    BaseCallbackHandler,
+    BaseCallbackManager,
+    CallbackManager,
+    UsageMetadataCallbackHandler,
+)
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
     message_chunk_to_message,
 )
-from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import get_executor_for_config, merge_configs
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_executor_for_config
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
 from langchain_mixture.agents import Member
 from langchain_mixture.errors import describe, redact
+from langchain_mixture.request import CANCELLED, Request, tools_as_text
 from langchain_mixture.steps import Call, Reply, shown
-
-T = TypeVar("T")
 
 DEFAULT_TIMEOUT: Final = 300.0
 """Seconds that a call to a model may take, or the next chunk of a streamed answer."""
@@ -42,6 +46,7 @@ class Question:
 
     member: Member
     call: Call
+    request: Request
     step: str
     """The step's name, such as `1_propose`."""
     index: int
@@ -52,31 +57,68 @@ class Question:
     """Whether its tokens are the answer's stream."""
     visible: bool
     """Whether its tokens may be seen in a stream at all."""
+    writes: bool
+    """Whether it writes text, and does not judge."""
     may_answer: bool
     """Whether the model's own message may become the answer, and is kept."""
 
-    def agent_input(self) -> Any:
-        """Give what the agent is invoked with."""
-        messages = self.call["messages"]
+    def prepared(self, config: RunnableConfig) -> tuple[Runnable[Any, Any], Any]:
+        """Give what is invoked, and with what."""
+        runnable, messages = self.member.runnable, self.call["messages"]
+        if self.request.binds:
+            tooled = self._with_tools(config)
+            runnable = tooled or runnable
+            messages = messages if tooled else tools_as_text(messages)
         if self.member.sample > 1 and messages:
             # A cache of model answers would else give every sample the same one.
             last = messages[-1]
             metadata = {**last.response_metadata, "sample": self.member.sample}
             marked = last.model_copy(update={"response_metadata": metadata})
             messages = [*messages[:-1], marked]
-        return {"messages": messages} if self.member.is_graph else messages
+        return runnable, {"messages": messages} if self.member.is_graph else messages
 
-    def agent_config(
+    def _with_tools(self, config: RunnableConfig) -> Runnable[Any, Any] | None:
+        if not self.may_answer and not (self.writes and self.request.is_free):
+            return None
+        runnable = self.member.runnable
+        try:
+            return self.request.bound(
+                runnable, answering=self.may_answer, config=config
+            )
+        except NotImplementedError:
+            if self.may_answer:
+                raise
+            return None
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the keyword arguments: the caller's go before the step's."""
+        own = dict(self.member.arguments)
+        return {**own, **self.request.arguments} if self.may_answer else own
+
+    def config(
         self, config: RunnableConfig, handlers: Sequence[BaseCallbackHandler]
     ) -> RunnableConfig:
         """Mark the run with its step and agent, and silence what is not to be seen."""
-        own: RunnableConfig = {
-            "metadata": {"mixture_step": self.step, "mixture_agent": self.member.name},
-            "tags": [] if self.visible else [TAG_NOSTREAM],
+        callbacks = _callbacks(config)
+        if not self.visible:
+            # A message stream of LangGraph's would make every model stream.
+            for handler in list(callbacks.handlers):
+                if listens(handler) and type(handler).__module__.startswith(
+                    "langgraph"
+                ):
+                    callbacks.remove_handler(handler)
+        for handler in handlers:
+            callbacks.add_handler(handler)
+        mark = {"mixture_step": self.step, "mixture_agent": self.member.name}
+        return {
+            **config,
+            "callbacks": callbacks,
+            "metadata": {**(config.get("metadata") or {}), **mark},
+            "tags": [
+                *(config.get("tags") or []),
+                *([] if self.visible else [TAG_NOSTREAM]),
+            ],
         }
-        if handlers:
-            own["callbacks"] = list(handlers)
-        return merge_configs(config, own)
 
 
 def ask(attempts: Sequence[Question], config: RunnableConfig) -> list[Reply]:
@@ -84,7 +126,7 @@ def ask(attempts: Sequence[Question], config: RunnableConfig) -> list[Reply]:
     replies: list[Reply] = []
     for question in attempts:
         replies.append(_ask(question, config))
-        if replies[-1]["error"] is None:
+        if replies[-1]["error"] is None or replies[-1]["broken_off"]:
             break
     return replies
 
@@ -94,7 +136,7 @@ async def aask(attempts: Sequence[Question], config: RunnableConfig) -> list[Rep
     replies: list[Reply] = []
     for question in attempts:
         replies.append(await _aask(question, config))
-        if replies[-1]["error"] is None:
+        if replies[-1]["error"] is None or replies[-1]["broken_off"]:
             break
     return replies
 
@@ -119,44 +161,38 @@ async def aask_all(
 
 
 def _ask(question: Question, config: RunnableConfig) -> Reply:
-    record = _Record(question)
-    ticks: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-    handlers = record.handlers(lambda: ticks.put((_TICK, None)))
-    runnable = question.member.runnable
+    events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+    record = _Record(question, config, lambda: events.put((_TICK, None)))
 
     def invoke() -> object:
-        return runnable.invoke(
-            question.agent_input(),
-            question.agent_config(config, handlers),
-            **question.member.arguments,
-        )
+        runnable, value = question.prepared(config)
+        agent_config = question.config(config, record.handlers)
+        return runnable.invoke(value, agent_config, **question.arguments())
 
+    question.request.waiting.add(events)
     try:
-        if question.timeout is None:
-            return record.answered(invoke())
-        return record.answered(_within(question.timeout, invoke, ticks))
+        return record.answered(_within(question.timeout, invoke, events))
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001  # a failed call is a record, not an end
         return record.failed(error)
+    finally:
+        question.request.waiting.discard(events)
 
 
 async def _aask(question: Question, config: RunnableConfig) -> Reply:
-    record = _Record(question)
     limit = asyncio.timeout(question.timeout)
 
     def tick() -> None:
         if question.timeout is not None and not limit.expired():
             limit.reschedule(asyncio.get_running_loop().time() + question.timeout)
 
-    handlers = record.handlers(tick)
+    record = _Record(question, config, tick)
     try:
         async with limit:
-            output = await question.member.runnable.ainvoke(
-                question.agent_input(),
-                question.agent_config(config, handlers),
-                **question.member.arguments,
-            )
+            runnable, value = question.prepared(config)
+            agent_config = question.config(config, record.handlers)
+            output = await runnable.ainvoke(value, agent_config, **question.arguments())
         return record.answered(output)
     except GraphBubbleUp:
         raise
@@ -179,8 +215,10 @@ class _OutOfTimeError(TimeoutError):
 
 
 def _within(
-    seconds: float, function: Callable[[], T], events: queue.SimpleQueue[_Event]
-) -> T:
+    seconds: float | None,
+    function: Callable[[], object],
+    events: queue.SimpleQueue[_Event],
+) -> object:
     """Call a function, and give it up after some seconds without a sign of life.
 
     A call that is given up goes on, on a daemon thread that cannot hold the process.
@@ -195,28 +233,39 @@ def _within(
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
     while True:
         try:
-            kind, value = events.get(timeout=seconds)
+            event = events.get(timeout=seconds)
         except queue.Empty:
-            raise _OutOfTimeError(seconds) from None
+            raise _OutOfTimeError(seconds or 0) from None
+        if event is CANCELLED:
+            raise asyncio.CancelledError
+        kind, value = event
         if kind is _ERROR:
             raise value
         if kind is _ANSWER:
-            answer: T = value
-            return answer
+            return value
 
 
 class _SignsOfLife(BaseCallbackHandler):
-    """Tells that a model that streams is still writing."""
+    """Tells that a model that streams is still writing, and whether it has begun."""
 
     run_inline = True
+    raise_error = True
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
+        self.seen = False
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        if self.seen:
+            # A retry beneath would put a second answer behind half of the first.
+            raise RuntimeError("the streamed answer broke off")
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        self.seen = self.seen or bool(token)
         self._tick()
 
     def on_stream_event(self, event: Any, **kwargs: Any) -> None:
+        self.seen = True
         self._tick()
 
 
@@ -226,22 +275,22 @@ class _SignsOfLife(BaseCallbackHandler):
 class _Record:
     """Takes down one call: when it began, what it used, how it ended."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(
+        self, question: Question, config: RunnableConfig, tick: Callable[[], None]
+    ) -> None:
         self._question = question
         self._started = time.time()
         self._clock = time.perf_counter()
+        self.handlers: list[BaseCallbackHandler] = []
         # A chain or a graph may ask several models and return the last one's message.
-        self._usage = (
-            None if question.member.is_model else UsageMetadataCallbackHandler()
-        )
-
-    def handlers(self, tick: Callable[[], None]) -> list[BaseCallbackHandler]:
-        handlers: list[BaseCallbackHandler] = []
-        if self._usage is not None:
-            handlers.append(self._usage)
-        if self._question.streams and self._question.timeout is not None:
-            handlers.append(_SignsOfLife(tick))
-        return handlers
+        self._usage: UsageMetadataCallbackHandler | None = None
+        if not question.member.is_model:
+            self._usage = UsageMetadataCallbackHandler()
+            self.handlers.append(self._usage)
+        self._signs: _SignsOfLife | None = None
+        if question.streams and is_streamed(config):
+            self._signs = _SignsOfLife(tick)
+            self.handlers.append(self._signs)
 
     def answered(self, output: object) -> Reply:
         message = _message(output, self._question.member)
@@ -254,6 +303,7 @@ class _Record:
         question = self._question
         read, written = self._tokens(message)
         keeps = question.may_answer and error is None
+        begun = self._signs is not None and self._signs.seen
         return {
             "id": f"{question.step}/{question.index}",
             "text": "" if message is None else message.text,
@@ -268,6 +318,7 @@ class _Record:
             "in_tokens": read,
             "out_tokens": written,
             "message": message if keeps else None,
+            "broken_off": begun and error is not None,
         }
 
     def _tokens(self, message: AIMessage | None) -> tuple[int, int]:
@@ -282,6 +333,37 @@ class _Record:
             sum(usage.get("input_tokens", 0) for usage in counted),
             sum(usage.get("output_tokens", 0) for usage in counted),
         )
+
+
+def is_streamed(config: RunnableConfig) -> bool:
+    """Tell whether someone is listening to the tokens of a run.
+
+    Example:
+        >>> is_streamed({})
+        False
+    """
+    return any(map(listens, _callbacks(config).handlers))
+
+
+def _callbacks(config: RunnableConfig) -> BaseCallbackManager:
+    callbacks = config.get("callbacks")
+    if isinstance(callbacks, BaseCallbackManager):
+        return callbacks.copy()
+    return CallbackManager(
+        handlers=list(callbacks or []), inheritable_handlers=list(callbacks or [])
+    )
+
+
+def listens(handler: BaseCallbackHandler) -> bool:
+    """Tell whether a handler makes models stream.
+
+    Its protocol is private to langchain-core; these are its public methods.
+
+    Example:
+        >>> listens(BaseCallbackHandler())
+        False
+    """
+    return hasattr(handler, "tap_output_iter")
 
 
 def _message(output: object, member: Member) -> AIMessage:

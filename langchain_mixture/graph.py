@@ -107,10 +107,30 @@ def create_mixture(
             f'on_failure is {shown(on_failure)}; allowed: "raise", "keep".'
         )
     layers = layers_of(steps, client, on_failure, timeout, stream_proposals)
+    return build(
+        layers,
+        context_schema=context_schema,
+        checkpointer=checkpointer,
+        store=store,
+        cache=cache,
+        interrupt_before=_before_any_call(interrupt_before, layers),
+        interrupt_after=_names(interrupt_after),
+        name=name,
+    )
+
+
+def build(
+    layers: Sequence[Layer],
+    *,
+    input_schema: type[Any] = MixtureInput,
+    context_schema: type[Any] | None = None,
+    **compiled: Any,
+) -> MixtureGraph:
+    """Wire layers into a graph; `compiled` is what `StateGraph.compile` takes."""
     builder = StateGraph(
         MixtureState,
         context_schema=context_schema,
-        input_schema=MixtureInput,
+        input_schema=input_schema,
         output_schema=MixtureOutput,
     )
     previous = START
@@ -124,14 +144,7 @@ def create_mixture(
             builder.add_edge(previous, layer.name)
         previous = layer.name
     builder.add_edge(previous, END)
-    graph = builder.compile(
-        checkpointer,
-        store=store,
-        cache=cache,
-        interrupt_before=_before_any_call(interrupt_before, layers),
-        interrupt_after=_names(interrupt_after),
-        name=name,
-    )
+    graph = builder.compile(**compiled)
     widest = max(len(layer.members) for layer in layers)
     if widest > (os.cpu_count() or 1) + 4:  # the width of the default thread pool
         return graph.with_config(max_concurrency=widest)

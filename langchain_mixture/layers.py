@@ -30,6 +30,7 @@ from langchain_mixture.errors import (
     describe,
 )
 from langchain_mixture.history import Usage, row, usage_of
+from langchain_mixture.request import Request
 from langchain_mixture.steps import HistoryRow, Reply, Response, Step, Timeout, shown
 
 OnFailure: TypeAlias = Literal["raise", "keep"]
@@ -75,6 +76,14 @@ class MixtureState(MixtureOutput):
     """Set by branches and never saved: it is missing where a run was resumed."""
     answers: dict[str, AIMessage]
     """The models' own messages, by response id, until the answer is chosen."""
+    request: Annotated[Request, UntrackedValue(Request)]
+    """The tools and settings that a ChatMixture was called with."""
+
+
+class ChatInput(MixtureInput):
+    """What ChatMixture puts into its graph."""
+
+    request: Annotated[Request, UntrackedValue(Request)]
 
 
 @dataclass(frozen=True)
@@ -122,16 +131,19 @@ class Layer:
         except Exception as error:
             raise self._broken(state, error, self._earlier(state)) from error
         streams = self.answering and self.last and len(self.members) == 1
+        request = state.get("request") or Request()
         return [
             [
                 Question(
                     member=asked,
                     call=call,
+                    request=request,
                     step=self.name,
                     index=index,
                     timeout=self._timeout(asked),
                     streams=streams and asked.is_model,
                     visible=(streams and asked.is_model) or self.stream_proposals,
+                    writes=self.step.answers,
                     may_answer=self.answering,
                 )
                 for asked in (member, *self.fallbacks)
@@ -209,7 +221,9 @@ class Layer:
             for reply in last_of.values()
             if reply["error"] is not None
         ]
-        if not kept and incoming and reasons and self.on_failure == "keep":
+        broken_off = any(reply["broken_off"] for reply in replies)
+        keeps = self.on_failure == "keep" and not broken_off
+        if not kept and incoming and reasons and keeps:
             reasons.append(f"{self.name}: no answer; the responses before it are kept")
             kept = incoming
         history = [
@@ -272,7 +286,7 @@ def layers_of(
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
     """
-    _check_steps(steps)
+    check_steps(steps)
     resolve = resolver(client)
     answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
     layers: list[Layer] = []
@@ -305,7 +319,12 @@ def layers_of(
     return layers
 
 
-def _check_steps(steps: object) -> None:
+def check_steps(steps: object) -> None:
+    """Refuse what is no pipeline.
+
+    Raises:
+        InvalidMixtureError: It is no list of steps, or empty.
+    """
     if not isinstance(steps, list | tuple) or not steps:
         raise InvalidMixtureError(
             f"steps is {shown(steps)}; allowed: a list of one or more steps."

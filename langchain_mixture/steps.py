@@ -67,6 +67,8 @@ class Reply(Response):
     out_tokens: int
     message: AIMessage | None
     """The model's own message, where it may become the answer."""
+    broken_off: bool
+    """Whether it failed after some of it had been streamed to the caller."""
 
 
 class LLMCall(TypedDict):

@@ -152,7 +152,7 @@ def _chunks(request: dict[str, Any], said: Answer) -> Iterator[dict[str, Any]]:
         }
 
     yield chunk({"role": "assistant", "content": ""})
-    for word in (said.text or "").split(" "):
+    for word in said.text.split(" ") if said.text is not None else ():
         yield chunk({"content": f"{word} "})
     if said.refusal is not None:
         yield chunk({"refusal": said.refusal})

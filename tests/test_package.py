@@ -112,10 +112,11 @@ LAYERS = [
     {"errors", "prompts"},
     {"steps"},
     {"llm_steps", "transform_steps", "history", "function_model"},
-    {"agents", "presets"},
+    {"agents", "presets", "request", "identity"},
     {"calls"},
     {"layers"},
-    {"graph"},
+    {"graph", "profile", "nesting"},
+    {"chat"},
     {"__init__"},
 ]
 

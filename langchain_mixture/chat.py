@@ -1,0 +1,630 @@
+"""ChatMixture: a whole pipeline as a chat model."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, cast
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import (
+    BaseChatModel,
+    LanguageModelInput,
+    ModelProfile,
+)
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableConfig,
+    RunnableParallel,
+    RunnableSequence,
+)
+from langchain_core.runnables.config import ensure_config
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, PrivateAttr
+
+from langchain_mixture.agents import Client, Member, leaves
+from langchain_mixture.errors import InvalidMixtureError, StepFailedError
+from langchain_mixture.graph import MixtureGraph, build, create_mixture
+from langchain_mixture.identity import Unknown, identity_of
+from langchain_mixture.layers import ChatInput, Layer, OnFailure, check_steps, layers_of
+from langchain_mixture.nesting import (
+    CONFIG,
+    PARENT,
+    Parent,
+    detached,
+    during,
+    inner_config,
+)
+from langchain_mixture.profile import profile_of
+from langchain_mixture.request import Request
+from langchain_mixture.steps import Step, Timeout, shown
+
+_IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
+"""Keywords of other chat models that have no meaning here."""
+
+Schema = dict[str, Any] | type
+Tools = Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool]
+
+
+@dataclass
+class _Built:
+    """A built graph; it is left behind when its model is pickled or copied deep."""
+
+    key: tuple[Any, ...] = ()
+    layers: list[Layer] = field(default_factory=list)
+    graph: MixtureGraph | None = None
+
+    def is_of(self, key: tuple[Any, ...]) -> bool:
+        same = len(key) == len(self.key)
+        return same and all(map(lambda a, b: a is b, key, self.key))
+
+    def __reduce__(self) -> tuple[type[_Built], tuple[()]]:
+        return _Built, ()
+
+
+class ChatMixture(BaseChatModel):
+    """A mixture wherever a chat model goes.
+
+    It is a `BaseChatModel`: it streams the answer's own tokens, takes tools and
+    structured output, and is traced as one model with its graph beneath.
+
+    The message's `response_metadata["mixture"]` has `status`, `reasons` and `usage`.
+    Its `usage_metadata` is None, as the models inside report their own tokens;
+    `report_usage=True` puts the total there.
+
+    Raises:
+        InvalidMixtureError: An argument cannot be used; names are resolved when the
+            model is first called. A call raises what the graph raises, see
+            `create_mixture`.
+
+    Example:
+        ```python
+        from langchain_mixture import Aggregate, ChatMixture, Propose
+
+        model = ChatMixture(
+            steps=[
+                Propose(["openai:gpt-4o", "openai:gpt-4o-mini"]),
+                Aggregate("openai:gpt-4o"),
+            ]
+        )
+        print(model.invoke("What is an ion?").text)
+        ```
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    steps: Sequence[Any]
+    """The pipeline."""
+    client: Any = None
+    """What turns names into models; see `create_mixture`."""
+    on_failure: Literal["raise", "keep"] = "raise"
+    """Where every call of a step failed, raise, or keep the responses it had."""
+    timeout: float | Literal["default"] | None = "default"
+    """Seconds per call, between two chunks where the answer streams; None = no limit;
+    "default" = 300 for models, none for agents that are graphs."""
+    temperature: float | None = None
+    """Of the answering step's calls, before the step's own; None = the step's."""
+    max_tokens: int | None = None
+    """Of the answering step's calls, in tokens; None = the step's own."""
+    stop: list[str] | None = None
+    """Where the answering step's calls stop writing."""
+    report_usage: bool = False
+    """Whether the total of all calls is on the message; a callback that adds up
+    usage counts it beside the models' own."""
+    model_name: str = "langchain-mixture"
+    """What traces call it; no known model's name."""
+
+    _built: _Built = PrivateAttr(default_factory=_Built)
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        client: Client = None,
+        on_failure: OnFailure = "raise",
+        timeout: Timeout = "default",
+        **kwargs: Any,
+    ) -> None:
+        known = type(self).model_fields
+        for key in [key for key in kwargs if key not in known]:
+            if key not in _IGNORED:
+                near = difflib.get_close_matches(key, known, 1) or sorted(known)
+                raise InvalidMixtureError(
+                    f"ChatMixture has no field {key!r}; nearest: {', '.join(near)}."
+                )
+            warnings.warn(
+                f"{key} has no meaning for a ChatMixture and is ignored: set it on the "
+                "models of its steps.",
+                stacklevel=2,
+            )
+            del kwargs[key]
+        check_steps(steps)
+        own = {"client": client, "on_failure": on_failure, "timeout": timeout}
+        super().__init__(**{"steps": steps, **own, **kwargs})
+
+    # -- The graph -------------------------------------------------------------------
+
+    @property
+    def graph(self) -> MixtureGraph:
+        """The compiled graph of the same pipeline: to draw, to checkpoint, to serve."""
+        return create_mixture(
+            self.steps,
+            client=self.client,
+            on_failure=self.on_failure,
+            timeout=self.timeout,
+            name=self.name or "mixture",
+        )
+
+    def _compiled(self) -> _Built:
+        key = (*self.steps, self.client, self.on_failure, self.timeout, self.name)
+        if not self._built.is_of(key):
+            layers = layers_of(
+                self.steps, self.client, self.on_failure, self.timeout, False
+            )
+            graph = build(
+                layers,
+                input_schema=ChatInput,
+                checkpointer=False,
+                name=self.name or "mixture",
+            )
+            self._built = _Built(key, layers, graph)
+        return self._built
+
+    def _answering(self) -> list[Member]:
+        """Give the agents of the answering step, fallbacks included."""
+        layers = self._compiled().layers
+        layer = next((layer for layer in layers if layer.answering), layers[0])
+        return [*layer.members, *layer.fallbacks]
+
+    # -- Asking ----------------------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        inputs = {"messages": messages, "request": self._request(stop, kwargs)}
+        config = inner_config(CallbackManager, run_manager, len(self.steps))
+        graph = cast("Any", self._compiled().graph)
+        with detached():
+            state = graph.invoke(inputs, config)
+        return self._result(state)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        inputs = {"messages": messages, "request": self._request(stop, kwargs)}
+        config = inner_config(AsyncCallbackManager, run_manager, len(self.steps))
+        graph = cast("Any", self._compiled().graph)
+        with detached():
+            state = await graph.ainvoke(inputs, config)
+        return self._result(state)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        request = self._request(stop, kwargs)
+        inputs = {"messages": messages, "request": request}
+        config = inner_config(CallbackManager, run_manager, len(self.steps))
+        graph = cast("Any", self._compiled().graph)
+        parts = graph.stream(inputs, config, stream_mode=["messages", "values"])
+        state: Any = {}
+        try:
+            while True:
+                with detached():
+                    part = next(parts, None)
+                if part is None:
+                    break
+                if part[0] == "values":
+                    state = part[1]
+                else:
+                    yield _chunk(part[1][0])
+            yield self._last_chunk(state)
+        finally:
+            request.cancel()  # else closing would wait for the calls under way
+            with detached():
+                parts.close()
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        inputs = {"messages": messages, "request": self._request(stop, kwargs)}
+        config = inner_config(AsyncCallbackManager, run_manager, len(self.steps))
+        graph = cast("Any", self._compiled().graph)
+        parts = graph.astream(inputs, config, stream_mode=["messages", "values"])
+        state: Any = {}
+        async with aclosing(parts):
+            while True:
+                with detached():
+                    part = await anext(parts, None)
+                if part is None:
+                    break
+                if part[0] == "values":
+                    state = part[1]
+                else:
+                    yield _chunk(part[1][0])
+        yield self._last_chunk(state)
+
+    def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
+        own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        arguments: dict[str, Any] = {
+            key: value for key, value in own.items() if value is not None
+        }
+        stop = stop or self.stop
+        if stop:
+            arguments["stop"] = stop
+        arguments |= {k: v for k, v in kwargs.items() if k not in (*_TOOLS, "stream")}
+        for member in self._answering() if arguments else ():
+            if not member.is_model:
+                raise InvalidMixtureError(
+                    f"{', '.join(arguments)} cannot be set for {member.name!r}, which "
+                    "answers: it is no chat model, nor a wrapper of one."
+                )
+        return Request(
+            tools=kwargs.get("tools") or (),
+            tool_choice=kwargs.get("tool_choice"),
+            binding=kwargs.get("tool_binding") or {},
+            arguments=arguments,
+        )
+
+    def _result(self, state: dict[str, Any]) -> ChatResult:
+        message = self._message(state)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _message(self, state: dict[str, Any]) -> AIMessage:
+        """Make this model's message of the graph's answer."""
+        if interrupts := state.get("__interrupt__"):
+            raise StepFailedError(
+                f"an agent interrupted ({shown(interrupts[0].value)}); a chat model "
+                "cannot pause: use create_mixture with a checkpointer, or .graph",
+                responses=state.get("mixture", {}).get("responses", []),
+                history=state.get("mixture", {}).get("history", []),
+            )
+        answer: AIMessage = state["messages"][-1]
+        metadata = {**answer.response_metadata, "model_name": self.model_name}
+        usage = state["mixture"]["usage"]
+        keys = ("input_tokens", "output_tokens", "total_tokens")
+        total = {key: usage[key] for key in keys} if self.report_usage else None
+        return answer.model_copy(
+            update={"id": None, "response_metadata": metadata, "usage_metadata": total}
+        )
+
+    def _last_chunk(self, state: dict[str, Any]) -> ChatGenerationChunk:
+        message = self._message(state)
+        chunk = AIMessageChunk(
+            content="",
+            response_metadata=message.response_metadata,
+            usage_metadata=message.usage_metadata,
+            chunk_position="last",
+        )
+        return ChatGenerationChunk(message=chunk)
+
+    # -- Where core tells a model its config and its run -----------------------------
+    #
+    # Core calls `_stream` without a run manager, and `_generate` without the config.
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        with during(CONFIG, ensure_config(config)):
+            return super().invoke(input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        with during(CONFIG, ensure_config(config)):
+            return await super().ainvoke(input, config, stop=stop, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        config = ensure_config(config)
+        parent = Parent.begun(CallbackManager.configure(config["callbacks"]), config)
+        chunks = super().stream(input, parent.config(config), stop=stop, **kwargs)
+        try:
+            while True:
+                with during(CONFIG, config), during(PARENT, parent):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
+        finally:
+            cast("Any", chunks).close()
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        config = ensure_config(config)
+        manager = AsyncCallbackManager.configure(config["callbacks"])
+        parent = Parent.begun(manager, config)
+        chunks = super().astream(input, parent.config(config), stop=stop, **kwargs)
+        async with aclosing(cast("Any", chunks)):
+            while True:
+                with during(CONFIG, config), during(PARENT, parent):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
+
+    # Private, as core has no public place where a run manager is known before
+    # `_stream` is called on behalf of `invoke`; the tests of traces pin it.
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        model = BaseChatModel._generate_with_cache  # noqa: SLF001
+        parent = Parent.of(run_manager) if run_manager else None
+        with during(PARENT, parent):
+            return model(self._cacheable(), messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        model = BaseChatModel._agenerate_with_cache  # noqa: SLF001
+        parent = Parent.of(run_manager) if run_manager else None
+        with during(PARENT, parent):
+            return await model(self._cacheable(), messages, stop, run_manager, **kwargs)
+
+    # -- Tools and structured output -------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Tools,
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Let the answering step call tools.
+
+        Under a free choice the other steps' models are offered them too, and what they
+        would call is written out for the next step; under a forced one (a name, "any",
+        True) only the answering step sees them. A model of another step that cannot
+        bind tools is asked without, with the tools' history as text.
+
+        Args:
+            tools: As for any chat model.
+            tool_choice: As the answering model takes it.
+            **kwargs: What else its `bind_tools` takes: strict, response_format, …
+
+        Raises:
+            InvalidMixtureError: An answering model cannot bind tools.
+
+        Example:
+            ```python
+            from langchain_mixture import ChatMixture, self_moa
+
+            def add(a: int, b: int) -> int:
+                "Add two numbers."
+                return a + b
+
+            model = ChatMixture(self_moa("openai:gpt-4o")).bind_tools([add])
+            print(model.invoke("What is 2 + 3?").tool_calls)
+            ```
+        """
+        traced = {
+            key: kwargs.pop(key)
+            for key in ("ls_structured_output_format",)
+            if key in kwargs
+        }
+        strict = kwargs.get("strict")
+        written = [
+            tool
+            if isinstance(tool, dict)
+            else convert_to_openai_tool(tool, strict=strict)
+            for tool in tools
+        ]
+        request = Request(written, tool_choice, kwargs)
+        for member in self._answering():
+            try:
+                request.bound(member.runnable, answering=True)
+            except NotImplementedError:
+                raise InvalidMixtureError(
+                    f"{member.name!r}, which answers, cannot bind tools: it is "
+                    f"{shown(next(leaves(member.runnable)))}."
+                ) from None
+        bound = {"tools": written, "tool_choice": tool_choice, "tool_binding": kwargs}
+        given = {key: value for key, value in bound.items() if value not in (None, {})}
+        return cast(
+            "Runnable[LanguageModelInput, AIMessage]", self.bind(**given, **traced)
+        )
+
+    def with_structured_output(
+        self,
+        schema: Schema,
+        *,
+        include_raw: bool = False,
+        method: str | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Make the answering step answer in a schema.
+
+        Args:
+            schema: A pydantic class, a TypedDict class, or a JSON schema.
+            include_raw: Whether to return `raw`, `parsed` and `parsing_error`.
+            method: "function_calling" (the default, for every model with tools), or
+                what the answering model takes, such as "json_schema".
+            strict: Passed to the answering model.
+            **kwargs: Passed to the answering model; with another method than
+                "function_calling" only.
+
+        Raises:
+            InvalidMixtureError: The answering models cannot do it.
+
+        Example:
+            ```python
+            from pydantic import BaseModel
+
+            from langchain_mixture import ChatMixture, self_moa
+
+            class Ion(BaseModel):
+                name: str
+                charge: int
+
+            model = ChatMixture(self_moa("openai:gpt-4o")).with_structured_output(Ion)
+            ```
+        """
+        if method not in (None, "function_calling"):
+            options = {"method": method, "strict": strict, **kwargs}
+            return self._structured_by_model(schema, include_raw, options)
+        if kwargs:
+            raise InvalidMixtureError(
+                f"with_structured_output has no option {min(kwargs)!r} with the method "
+                "function_calling; allowed: include_raw, method, strict."
+            )
+        chain = super().with_structured_output(schema, include_raw=include_raw)
+        if strict is None:
+            return chain
+        tools = [convert_to_openai_tool(schema, strict=strict)]
+        strictly = self.bind_tools(tools, tool_choice="any", strict=strict)
+        return _with_model(chain, lambda _: strictly)
+
+    def _structured_by_model(
+        self, schema: Schema, include_raw: bool, options: dict[str, Any]
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Take the answering model's own way, with this model in its place."""
+        given = {key: value for key, value in options.items() if value is not None}
+        models = [leaf for m in self._answering() for leaf in leaves(m.runnable)]
+        kinds = {type(model) for model in models}
+        if len(kinds) > 1 or not isinstance(models[0], BaseChatModel):
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise InvalidMixtureError(
+                f"method is {given['method']!r}, which needs answering models of one "
+                f'kind; they are: {names}. Allowed for all: "function_calling".'
+            )
+        chain = models[0].with_structured_output(
+            schema, include_raw=include_raw, **given
+        )
+        return _with_model(chain, lambda bound: self.bind(**bound.kwargs))
+
+    # -- Identity --------------------------------------------------------------------
+
+    @property
+    def _llm_type(self) -> str:
+        return "langchain-mixture"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """What tells two mixtures apart in a cache: all of the pipeline, no secret."""
+        return {
+            "model_name": self.model_name,
+            "steps": [identity_of(step) for step in self.steps],
+            "client": identity_of(self.client),
+            "on_failure": self.on_failure,
+            "timeout": self.timeout,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "stop": self.stop,
+            "report_usage": self.report_usage,
+        }
+
+    def _cacheable(self) -> ChatMixture:
+        """Stay out of the cache where the content of a function cannot be told."""
+        if self.cache is False or not Unknown.is_in(self._identifying_params):
+            return self
+        return self.model_copy(update={"cache": False})
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        """Tell what this mixture can do, as far as its agents are at hand."""
+        return profile_of(self.steps, self.client)
+
+
+_TOOLS: Final = ("tools", "tool_choice", "tool_binding")
+
+
+def _with_model(
+    chain: Runnable[Any, Any], change: Callable[[Any], Runnable[Any, Any]]
+) -> Runnable[LanguageModelInput, Any]:
+    """Put another model in front of a structured output's parser."""
+    if isinstance(chain, RunnableSequence):
+        first = chain.first
+        if isinstance(first, RunnableParallel) and "raw" in first.steps__:
+            raw = first.steps__["raw"]
+            if isinstance(raw, RunnableBinding):
+                return RunnableSequence(
+                    RunnableParallel(raw=change(raw)), *chain.middle, chain.last
+                )
+        if isinstance(first, RunnableBinding):
+            return RunnableSequence(change(first), *chain.middle, chain.last)
+    raise InvalidMixtureError(
+        "the answering model's structured output is not a model and a parser; allowed: "
+        'method="function_calling".'
+    )
+
+
+def _chunk(message: BaseMessage) -> ChatGenerationChunk:
+    """Make a chunk of a part of the answer: without id, usage and metadata.
+
+    These come once, in the last chunk.
+    """
+    if isinstance(message, AIMessageChunk):
+        chunk = message.model_copy(
+            update={
+                "id": None,
+                "usage_metadata": None,
+                "response_metadata": {},
+                "chunk_position": None,
+            }
+        )
+        return ChatGenerationChunk(message=chunk)
+    calls = message.tool_calls if isinstance(message, AIMessage) else []
+    whole = AIMessageChunk(
+        content=message.content,
+        additional_kwargs=message.additional_kwargs,
+        tool_calls=calls,
+    )
+    return ChatGenerationChunk(message=whole)
