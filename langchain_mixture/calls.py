@@ -156,6 +156,8 @@ async def aask_all(
     questions: Sequence[Sequence[Question]], config: RunnableConfig
 ) -> list[Reply]:
     """Do what `ask_all` does, on the event loop."""
+    if len(questions) < 2:
+        return [r for attempts in questions for r in await aask(attempts, config)]
     asked = await asyncio.gather(*(aask(attempts, config) for attempts in questions))
     return [reply for replies in asked for reply in replies]
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
@@ -229,7 +235,7 @@ class ChatMixture(BaseChatModel):
         inputs = {"messages": messages, "request": request}
         config = inner_config(CallbackManager, run_manager, len(self.steps))
         graph = cast("Any", self._compiled().graph)
-        parts = graph.stream(inputs, config, stream_mode=["messages", "values"])
+        parts = graph.stream(inputs, config, stream_mode=_MODES)
         state: Any = {}
         try:
             while True:
@@ -237,27 +243,40 @@ class ChatMixture(BaseChatModel):
                     part = next(parts, None)
                 if part is None:
                     break
-                if part[0] == "values":
-                    state = part[1]
-                else:
-                    yield _chunk(part[1][0])
+                mode, value = part
+                if mode == "messages":
+                    yield _chunk(value[0])
+                elif mode == "values" or "__interrupt__" in value:
+                    state = {**state, **value}
             yield self._last_chunk(state)
         finally:
             request.cancel()  # else closing would wait for the calls under way
             with detached():
                 parts.close()
 
-    async def _astream(
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
+        chunks = self._achunks(messages, stop, run_manager, kwargs)
+        if (parent := PARENT.get()) is not None:
+            parent.opened.append(chunks)  # core does not close what it iterates
+        return chunks
+
+    async def _achunks(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> AsyncGenerator[ChatGenerationChunk]:
         inputs = {"messages": messages, "request": self._request(stop, kwargs)}
         config = inner_config(AsyncCallbackManager, run_manager, len(self.steps))
         graph = cast("Any", self._compiled().graph)
-        parts = graph.astream(inputs, config, stream_mode=["messages", "values"])
+        parts = graph.astream(inputs, config, stream_mode=_MODES)
         state: Any = {}
         async with aclosing(parts):
             while True:
@@ -265,10 +284,11 @@ class ChatMixture(BaseChatModel):
                     part = await anext(parts, None)
                 if part is None:
                     break
-                if part[0] == "values":
-                    state = part[1]
-                else:
-                    yield _chunk(part[1][0])
+                mode, value = part
+                if mode == "messages":
+                    yield _chunk(value[0])
+                elif mode == "values" or "__interrupt__" in value:
+                    state = {**state, **value}
         yield self._last_chunk(state)
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
@@ -385,12 +405,16 @@ class ChatMixture(BaseChatModel):
         parent = Parent.begun(manager, config)
         chunks = super().astream(input, parent.config(config), stop=stop, **kwargs)
         async with aclosing(cast("Any", chunks)):
-            while True:
-                with during(CONFIG, config), during(PARENT, parent):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    return
-                yield chunk
+            try:
+                while True:
+                    with during(CONFIG, config), during(PARENT, parent):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        return
+                    yield chunk
+            finally:
+                for opened in parent.opened:
+                    await opened.aclose()
 
     # Private, as core has no public place where a run manager is known before
     # `_stream` is called on behalf of `invoke`; the tests of traces pin it.
@@ -576,6 +600,7 @@ class ChatMixture(BaseChatModel):
         """Stay out of the cache where the content of a function cannot be told."""
         if self.cache is False or not Unknown.is_in(self._identifying_params):
             return self
+        self._compiled()  # so that the copy has it, too
         return self.model_copy(update={"cache": False})
 
     def _resolve_model_profile(self) -> ModelProfile | None:
@@ -583,6 +608,7 @@ class ChatMixture(BaseChatModel):
         return profile_of(self.steps, self.client)
 
 
+_MODES: Final = ["messages", "values", "updates"]  # interrupts are among the updates
 _TOOLS: Final = ("tools", "tool_choice", "tool_binding")
 
 

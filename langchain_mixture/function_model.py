@@ -74,7 +74,9 @@ class FunctionChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         answer = self.fn(**self._arguments(messages, kwargs))
-        return self._result(wait_for(answer) if inspect.isawaitable(answer) else answer)
+        if inspect.isawaitable(answer):
+            answer = wait_for(answer)
+        return self._result(answer, stop)
 
     async def _agenerate(
         self,
@@ -88,9 +90,11 @@ class FunctionChatModel(BaseChatModel):
             answer = self.fn(**arguments)
         else:
             answer = await run_in_executor(None, self.fn, **arguments)
-        return self._result(await answer if inspect.isawaitable(answer) else answer)
+        return self._result(
+            await answer if inspect.isawaitable(answer) else answer, stop
+        )
 
-    def _result(self, answer: object) -> ChatResult:
+    def _result(self, answer: object, stop: list[str] | None) -> ChatResult:
         match answer:
             case (str() | None as text, int() | None as read, int() | None as written):
                 usage = UsageMetadata(
@@ -98,6 +102,8 @@ class FunctionChatModel(BaseChatModel):
                     output_tokens=written or 0,
                     total_tokens=(read or 0) + (written or 0),
                 )
+                for end in stop or ():
+                    text = text and text.split(end)[0]
                 message = AIMessage(
                     text or "",
                     usage_metadata=usage,

@@ -6,10 +6,10 @@ kept what the graph needs of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -38,6 +38,8 @@ class Parent:
     tags: list[str]
     metadata: dict[str, Any]
     manager: Any = None
+    opened: list[AsyncGenerator[Any]] = field(default_factory=list)
+    """The streams that the run has opened, to be closed with it."""
 
     @classmethod
     def of(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
@@ -85,6 +86,17 @@ def stub() -> Iterator[Stub]:
         yield running
 
 
+def _picture(url: str, **_: Any) -> httpx.Response:
+    request = httpx.Request("GET", url)
+    return httpx.Response(200, content=b"GIF89a", request=request)
+
+
+@pytest.fixture(autouse=True)
+def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the suites, which download a picture, one without leaving loopback."""
+    monkeypatch.setattr(httpx, "get", _picture)
+
+
 class Pipeline:
     """What the suites are told about the mixture."""
 
@@ -113,6 +125,7 @@ class Pipeline:
     has_tool_choice = True
     has_structured_output = True
     supports_image_inputs = True
+    supports_image_urls = True
     supports_json_mode = True
     returns_usage_metadata = False
 
