@@ -47,11 +47,34 @@ def by_name(request: dict[str, Any]) -> str:
     return f"{request['model']} answers"
 
 
+def able(request: dict[str, Any]) -> Answer | str:
+    """Call a tool where there is one, fill a schema in, else answer."""
+    tools = [tool["function"]["name"] for tool in request.get("tools") or []]
+    arguments = {
+        "add": {"a": 2, "b": 3},
+        "multiply": {"a": 17, "b": 23},
+        "Verdict": {"is_true": False, "reason": "It is butterscotch."},
+    }
+    last = request["messages"][-1]
+    if tools and last["role"] == "user":
+        call = {"name": tools[0], "arguments": json.dumps(arguments[tools[0]])}
+        return Answer(
+            tool_calls=[{"id": "1", "type": "function", "function": call}],
+            finish="tool_calls",
+        )
+    if last["role"] == "tool":
+        return f"the tool said {last['content']}"
+    return f"{request['model']} answers"
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server  # HTTP/1.0: a connection a request, none is left open
 
     def do_POST(self) -> None:  # http.server's name
         stub = self.server.stub
+        if not self.path.endswith("/chat/completions"):  # such as a trace
+            self.send_error(404)
+            return
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         stub.requests.append(request)
         stub.keys.append(self.headers.get("Authorization", ""))

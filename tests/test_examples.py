@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.openai_stub import serve
+from tests.openai_stub import able, serve
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MINI = "gpt-4o-mini"
@@ -53,6 +53,11 @@ LLAMA = "llama-3.3-70b-versatile"
             {LLAMA: 3, "llama-3.1-8b-instant": 1, "qwen/qwen3-32b": 1},
             "10 + 5 tokens, ok",
         ),
+        ("agent_with_tools", {MINI: 4, "gpt-4.1-mini": 2}, "the tool said 391"),
+        ("streaming", {MINI: 4}, f"{MINI} answers"),
+        ("structured_output", {MINI: 4}, "is_true=False reason='It is butterscotch.'"),
+        ("subgraph", {MINI: 2, "gpt-4.1-mini": 1}, "   1_propose/openai/gpt-4.1-mini"),
+        ("langsmith_tracing", {MINI: 2, "gpt-4.1-mini": 1}, f"{MINI} answers"),
     ],
 )
 def test_an_example_runs_against_a_compatible_server(
@@ -63,10 +68,11 @@ def test_an_example_runs_against_a_compatible_server(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each example asks the models that it names, and prints an answer."""
-    with serve() as stub:
+    with serve(able) as stub:
         for provider in ("OPENAI", "ANTHROPIC", "OPENROUTER", "GROQ"):
             monkeypatch.setenv(f"{provider}_BASE_URL", stub.url)
             monkeypatch.setenv(f"{provider}_API_KEY", "none")
+        monkeypatch.setenv("LANGSMITH_ENDPOINT", stub.url.removesuffix("/v1"))
         runpy.run_path(str(EXAMPLES / f"{example}.py"), run_name="__main__")
         assert Counter(stub.asked()) == Counter(asked)
     assert printed in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pytest
 from typing_extensions import is_typeddict
 
 import langchain_mixture
-from tests.openai_stub import Answer, serve
+from tests.openai_stub import able, serve
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "langchain_mixture").glob("*.py"))
@@ -183,11 +183,7 @@ async def execute(code: str, space: dict[str, Any]) -> None:
 @pytest.fixture
 def openai_on_loopback(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Send what goes to OpenAI to a stub."""
-
-    def answer(request: dict[str, Any]) -> Answer:
-        return Answer(f"{request['model']} answers")
-
-    with serve(answer) as stub:
+    with serve(able) as stub:
         for provider in ("OPENAI", "GROQ"):
             monkeypatch.setenv(f"{provider}_API_KEY", "none")
             monkeypatch.setenv(f"{provider}_BASE_URL", stub.url)

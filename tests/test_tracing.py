@@ -1,0 +1,237 @@
+"""One trace with the true tree, as the real tracer posts it over a real socket."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tracers import LangChainTracer
+from langchain_core.tracers.context import tracing_v2_enabled
+from langchain_openai import ChatOpenAI
+from langgraph.graph import START, MessagesState, StateGraph
+from langsmith import Client
+
+from langchain_mixture import Aggregate, ChatMixture, Propose, StepFailedError
+from tests.openai_stub import Answer, serve
+
+KEY: Any = "sk-secret-secret-secret"
+Runs = dict[str, dict[str, Any]]
+
+
+class LangSmith:
+    """A loopback stand-in for LangSmith, which keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.runs: Runs = {}
+        self.payloads: list[str] = []
+        keep = self._keep
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                keep(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(202)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def do_PATCH(self) -> None:
+                self.do_POST()
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, args=(0.01,), daemon=True
+        )
+        self.thread.start()
+
+    def _keep(self, path: str, data: bytes) -> None:
+        self.payloads.append(data.decode(errors="replace"))
+        run = json.loads(data)
+        run_id = run.get("id") or path.rsplit("/", 1)[-1]
+        known = self.runs.setdefault(run_id, {})
+        known.update({k: v for k, v in run.items() if v is not None})
+
+    def tree(self) -> Any:
+        """Give the names of the runs, nested; branches in alphabetical order."""
+        assert len({run["trace_id"] for run in self.runs.values()}) == 1
+
+        def under(parent: str | None) -> Any:
+            found = [
+                (run["name"], under(run_id))
+                for run_id, run in self.runs.items()
+                if run.get("parent_run_id") == parent
+            ]
+            return dict(sorted(found))
+
+        return under(None)
+
+
+@pytest.fixture
+def langsmith() -> Iterator[LangSmith]:
+    """Run the stand-in for one test."""
+    server = LangSmith()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
+    server.thread.join()
+
+
+@pytest.fixture
+def model() -> Iterator[ChatMixture]:
+    """Make a mixture of real clients."""
+    with serve() as stub:
+        clients = {
+            name: ChatOpenAI(base_url=stub.url, api_key=KEY, model=name)
+            for name in "abc"
+        }
+        yield ChatMixture(
+            [Propose(["a", "b"]), Aggregate("c")],
+            client=clients,
+            metadata={"own": "yes"},
+        )
+
+
+CHAT: Any = {"ChatOpenAI": {}}
+MIXTURE = {
+    "ChatMixture": {
+        "mixture": {
+            "1_propose": {},
+            "1_propose/a": CHAT,
+            "1_propose/b": CHAT,
+            "2_aggregate": CHAT,
+        }
+    }
+}
+
+
+def bare(model: ChatMixture, config: Any) -> None:
+    """Ask the model."""
+    model.invoke("Why?", config)
+
+
+def streamed(model: ChatMixture, config: Any) -> None:
+    """Stream it."""
+    list(model.stream("Why?", config))
+
+
+def in_a_sequence(model: ChatMixture, config: Any) -> None:
+    """Ask it in a chain."""
+    (RunnableLambda(lambda x: x).with_config(run_name="first") | model).invoke(
+        "Why?", config
+    )
+
+
+def streamed_in_a_sequence(model: ChatMixture, config: Any) -> None:
+    """Stream the chain."""
+    chain = RunnableLambda(lambda x: x).with_config(run_name="first") | model
+    list(chain.stream("Why?", config))
+
+
+def outer_graph(model: ChatMixture) -> Any:
+    """Make a graph with the model in a node."""
+
+    def node(state: MessagesState) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    return builder.compile(name="outer")
+
+
+QUESTION = {"messages": [HumanMessage("Why?")]}
+
+
+def in_a_node(model: ChatMixture, config: Any) -> None:
+    """Ask it in a node of another graph."""
+    outer_graph(model).invoke(QUESTION, config)
+
+
+def streamed_in_a_node(model: ChatMixture, config: Any) -> None:
+    """Stream the other graph's messages."""
+    list(outer_graph(model).stream(QUESTION, config, stream_mode="messages"))
+
+
+IN_A_SEQUENCE = {"RunnableSequence": {"first": {}, **MIXTURE}}
+IN_A_NODE = {"outer": {"node": MIXTURE}}
+
+
+@pytest.mark.parametrize("by", ["callback", "environment"])
+@pytest.mark.parametrize(
+    ("ask", "tree"),
+    [
+        (bare, MIXTURE),
+        (streamed, MIXTURE),
+        (in_a_sequence, IN_A_SEQUENCE),
+        (streamed_in_a_sequence, IN_A_SEQUENCE),
+        (in_a_node, IN_A_NODE),
+        (streamed_in_a_node, IN_A_NODE),
+    ],
+)
+def test_one_trace_shows_the_true_tree(
+    model: ChatMixture,
+    langsmith: LangSmith,
+    ask: Callable[[ChatMixture, Any], None],
+    tree: Any,
+    by: str,
+) -> None:
+    """ChatMixture, its graph, a run per branch, the models: in one trace, no secret."""
+    client = Client(api_url=langsmith.url, api_key=KEY, auto_batch_tracing=False)
+    if by == "callback":
+        ask(model, {"callbacks": [LangChainTracer(client=client)], "tags": ["mine"]})
+    else:
+        with tracing_v2_enabled(client=client):
+            ask(model, {"tags": ["mine"]})
+    client.close()
+    assert langsmith.tree() == tree
+    (proposer,) = [
+        run
+        for run in langsmith.runs.values()
+        if run["name"] == "ChatOpenAI"
+        and run["extra"]["metadata"]["mixture_agent"] == "a"
+    ]
+    assert proposer["extra"]["metadata"]["mixture_step"] == "1_propose"
+    assert proposer["extra"]["metadata"]["ls_model_name"] == "a"
+    assert "mine" in proposer["tags"]
+    (whole,) = [r for r in langsmith.runs.values() if r["name"] == "ChatMixture"]
+    assert whole["extra"]["metadata"]["own"] == "yes"
+    assert whole["extra"]["metadata"]["ls_model_name"] == "langchain-mixture"
+    assert KEY not in "".join(langsmith.payloads)
+
+
+async def test_the_trees_of_async_calls_and_streams_are_the_same(
+    model: ChatMixture, langsmith: LangSmith
+) -> None:
+    """Ainvoke and astream nest as invoke and stream do."""
+    client = Client(api_url=langsmith.url, api_key=KEY, auto_batch_tracing=False)
+    config: Any = {"callbacks": [LangChainTracer(client=client)]}
+    await model.ainvoke("Why?", config)
+    assert langsmith.tree() == MIXTURE
+    langsmith.runs.clear()
+    _ = [chunk async for chunk in model.astream("Why?", config)]
+    assert langsmith.tree() == MIXTURE
+    client.close()
+
+
+def test_a_name_of_ones_own_is_the_traces(langsmith: LangSmith) -> None:
+    """`name` is what the run is called, and the errors in a trace hold no key."""
+    with serve(lambda _: Answer(f"bad key {KEY}", status=401)) as stub:
+        agent = ChatOpenAI(base_url=stub.url, api_key=KEY, model="a", max_retries=0)
+        model = ChatMixture([Propose([agent])], name="advisers")
+        client = Client(api_url=langsmith.url, api_key=KEY, auto_batch_tracing=False)
+        with pytest.raises(StepFailedError) as raised:
+            model.invoke("Why?", {"callbacks": [LangChainTracer(client=client)]})
+        client.close()
+    assert "401" in str(raised.value)
+    assert KEY not in str(raised.value)
+    names = [run["name"] for run in langsmith.runs.values()]
+    assert names[:2] == ["advisers", "advisers"]
+    ours = [r for r in langsmith.runs.values() if r["name"] == "advisers"]
+    assert KEY not in json.dumps(ours)
