@@ -13,7 +13,7 @@ from langchain_mixture.errors import (
     StepFailedError,
 )
 from langchain_mixture.graph import create_mixture, run
-from langchain_mixture.layers import Mixture
+from langchain_mixture.layers import Mixture, count_calls
 from langchain_mixture.llm_steps import (
     Aggregate,
     Propose,
@@ -65,6 +65,7 @@ __all__ = [
     "Take",
     "Vote",
     "answered",
+    "count_calls",
     "create_mixture",
     "moa_lite",
     "robust_moa",

@@ -23,6 +23,7 @@ from langchain_core.runnables import (
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from langgraph.pregel.protocol import PregelProtocol
+from pydantic import SecretStr
 
 from langchain_mixture.errors import InvalidMixtureError, describe
 from langchain_mixture.function_model import ClientFunction, FunctionChatModel
@@ -59,6 +60,14 @@ class Member:
     """The how-manieth of its name within its step, from 1."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What the step says to the model: temperature, max_tokens."""
+
+    def without_secrets(self, text: str) -> str:
+        """Take the keys that its models hold out of a text."""
+        for leaf in leaves(self.runnable):
+            for value in vars(leaf).values() if hasattr(leaf, "__dict__") else ():
+                if isinstance(value, SecretStr) and value.get_secret_value():
+                    text = text.replace(value.get_secret_value(), "[redacted]")
+        return text
 
     @property
     def is_graph(self) -> bool:

@@ -33,8 +33,9 @@ from langgraph.errors import GraphBubbleUp
 
 from langchain_mixture.agents import Member
 from langchain_mixture.errors import describe, redact
+from langchain_mixture.limits import GivenUpError, Latch, Limit
 from langchain_mixture.request import CANCELLED, Request, tools_as_text
-from langchain_mixture.steps import Call, Reply, shown
+from langchain_mixture.steps import Call, Outcome, Reply, shown
 
 DEFAULT_TIMEOUT: Final = 300.0
 """Seconds that a call to a model may take, or the next chunk of a streamed answer."""
@@ -53,6 +54,10 @@ class Question:
     """The position of the call among those of its step."""
     timeout: float | None
     """Seconds; None = no limit."""
+    ends: float | None
+    """When its share of the deadline is used up, on the monotonic clock."""
+    unasked: str | None
+    """Why it is not to be asked at all; None where it is."""
     streams: bool
     """Whether its tokens are the answer's stream."""
     visible: bool
@@ -121,22 +126,26 @@ class Question:
         }
 
 
-def ask(attempts: Sequence[Question], config: RunnableConfig) -> list[Reply]:
+def ask(
+    attempts: Sequence[Question], config: RunnableConfig, latch: Latch | None = None
+) -> list[Reply]:
     """Ask a question, and its fallbacks in turn until one answers."""
     replies: list[Reply] = []
     for question in attempts:
-        replies.append(_ask(question, config))
-        if replies[-1]["error"] is None or replies[-1]["broken_off"]:
+        replies.append(_ask(question, config, latch))
+        if replies[-1]["outcome"] != "failed":
             break
     return replies
 
 
-async def aask(attempts: Sequence[Question], config: RunnableConfig) -> list[Reply]:
+async def aask(
+    attempts: Sequence[Question], config: RunnableConfig, latch: Latch | None = None
+) -> list[Reply]:
     """Do what `ask` does, on the event loop."""
     replies: list[Reply] = []
     for question in attempts:
-        replies.append(await _aask(question, config))
-        if replies[-1]["error"] is None or replies[-1]["broken_off"]:
+        replies.append(await _aask(question, config, latch))
+        if replies[-1]["outcome"] != "failed":
             break
     return replies
 
@@ -162,66 +171,95 @@ async def aask_all(
     return [reply for replies in asked for reply in replies]
 
 
-def _ask(question: Question, config: RunnableConfig) -> Reply:
+def _ask(question: Question, config: RunnableConfig, latch: Latch | None) -> Reply:
+    limit = Limit(question.timeout, question.ends, latch)
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-    record = _Record(question, config, lambda: events.put((_TICK, None)))
+    record = _Record(question, config, limit.tick)
+    if (why := _unasked(question, latch)) is not None:
+        return record.unasked(why)
 
     def invoke() -> object:
         runnable, value = question.prepared(config)
         agent_config = question.config(config, record.handlers)
         return runnable.invoke(value, agent_config, **question.arguments())
 
+    def wake() -> None:
+        events.put((_WAKE, None))
+
     question.request.waiting.add(events)
+    if latch is not None:
+        latch.enter(wake)
+    answered = False
     try:
-        return record.answered(_within(question.timeout, invoke, events))
+        reply = record.answered(_within(limit, invoke, events))
+        answered = reply["outcome"] == "answered"
+        return reply
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001  # a failed call is a record, not an end
         return record.failed(error)
     finally:
         question.request.waiting.discard(events)
+        if latch is not None:
+            latch.leave(wake, answered=answered)
 
 
-async def _aask(question: Question, config: RunnableConfig) -> Reply:
-    limit = asyncio.timeout(question.timeout)
+async def _aask(
+    question: Question, config: RunnableConfig, latch: Latch | None
+) -> Reply:
+    limit = Limit(question.timeout, question.ends, latch)
+    timer = asyncio.timeout(limit.left())
+
+    def wake() -> None:
+        left = limit.left()
+        if left is not None and not timer.expired():
+            timer.reschedule(asyncio.get_running_loop().time() + left)
 
     def tick() -> None:
-        if question.timeout is not None and not limit.expired():
-            limit.reschedule(asyncio.get_running_loop().time() + question.timeout)
+        limit.tick()
+        wake()
 
     record = _Record(question, config, tick)
+    if (why := _unasked(question, latch)) is not None:
+        return record.unasked(why)
+    if latch is not None:
+        latch.enter(wake)
+    answered = False
     try:
-        async with limit:
+        async with timer:
             runnable, value = question.prepared(config)
             agent_config = question.config(config, record.handlers)
             output = await runnable.ainvoke(value, agent_config, **question.arguments())
-        return record.answered(output)
+        reply = record.answered(output)
+        answered = reply["outcome"] == "answered"
+        return reply
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001  # a failed call is a record, not an end
-        ours = limit.expired() and question.timeout is not None
-        return record.failed(_OutOfTimeError(question.timeout or 0) if ours else error)
+        return record.failed(limit.error() if timer.expired() else error)
+    finally:
+        if latch is not None:
+            latch.leave(wake, answered=answered)
 
 
-# -- Time limits in sync code ----------------------------------------------------------
+def _unasked(question: Question, latch: Latch | None) -> str | None:
+    if latch is not None and latch.is_closed():
+        return f"not asked: {latch.quorum} others had answered"
+    return question.unasked
+
+
+# -- Waiting in sync code --------------------------------------------------------------
 
 _Event = tuple[object, Any]
-_TICK: Final = object()
+_WAKE: Final = object()
 _ANSWER: Final = object()
 _ERROR: Final = object()
 
 
-class _OutOfTimeError(TimeoutError):
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"no answer within {seconds:g} seconds")
-
-
 def _within(
-    seconds: float | None,
-    function: Callable[[], object],
-    events: queue.SimpleQueue[_Event],
+    limit: Limit, function: Callable[[], object], events: queue.SimpleQueue[_Event]
 ) -> object:
-    """Call a function, and give it up after some seconds without a sign of life.
+    """Call a function, and give it up when its limit is reached.
 
     A call that is given up goes on, on a daemon thread that cannot hold the process.
     """
@@ -235,9 +273,11 @@ def _within(
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
     while True:
         try:
-            event = events.get(timeout=seconds)
+            event = events.get(timeout=limit.left())
         except queue.Empty:
-            raise _OutOfTimeError(seconds or 0) from None
+            if limit.left():  # a sign of life has moved it
+                continue
+            raise limit.error() from None
         if event is CANCELLED:
             raise asyncio.CancelledError
         kind, value = event
@@ -296,16 +336,26 @@ class _Record:
 
     def answered(self, output: object) -> Reply:
         message = _message(output, self._question.member)
-        return self._reply(message, _problem(message, self._question.call))
+        problem = _problem(message, self._question.call)
+        return self._reply("failed" if problem else "answered", message, problem)
 
     def failed(self, error: BaseException) -> Reply:
-        return self._reply(None, describe(error))
+        if isinstance(error, GivenUpError):
+            return self._reply("given up", None, str(error))
+        text = self._question.member.without_secrets(describe(error))
+        return self._reply("failed", None, text)
 
-    def _reply(self, message: AIMessage | None, error: str | None) -> Reply:
+    def unasked(self, why: str) -> Reply:
+        return self._reply("not asked", None, why)
+
+    def _reply(
+        self, outcome: Outcome, message: AIMessage | None, error: str | None
+    ) -> Reply:
         question = self._question
         read, written = self._tokens(message)
         keeps = question.may_answer and error is None
-        begun = self._signs is not None and self._signs.seen
+        if error is not None and self._signs is not None and self._signs.seen:
+            outcome = "broken off"
         return {
             "id": f"{question.step}/{question.index}",
             "text": "" if message is None else message.text,
@@ -320,7 +370,8 @@ class _Record:
             "in_tokens": read,
             "out_tokens": written,
             "message": message if keeps else None,
-            "broken_off": begun and error is not None,
+            "truncated": error is None and _is_truncated(message),
+            "outcome": outcome,
         }
 
     def _tokens(self, message: AIMessage | None) -> tuple[int, int]:
@@ -427,13 +478,21 @@ def _refusal(message: AIMessage) -> str | None:
     return None
 
 
-def _why_empty(message: AIMessage) -> str:
+def _is_truncated(message: AIMessage | None) -> bool:
+    return message is not None and _finish(message) in ("length", "max_tokens")
+
+
+def _finish(message: AIMessage) -> object:
     metadata = message.response_metadata
-    reason = metadata.get("finish_reason") or metadata.get("stop_reason")
+    return metadata.get("finish_reason") or metadata.get("stop_reason")
+
+
+def _why_empty(message: AIMessage) -> str:
+    reason = _finish(message)
     if message.invalid_tool_calls:
         tool = message.invalid_tool_calls[0]["name"]
         return f"empty answer: a malformed call of the tool {tool!r}"
-    if reason in ("length", "max_tokens"):
+    if _is_truncated(message):
         usage: dict[str, Any] = {**(message.usage_metadata or {})}
         thought = (usage.get("output_token_details") or {}).get("reasoning", 0)
         return (

@@ -44,7 +44,7 @@ from langchain_mixture.agents import Client, Member, leaves
 from langchain_mixture.errors import InvalidMixtureError, StepFailedError
 from langchain_mixture.graph import MixtureGraph, build, create_mixture
 from langchain_mixture.identity import Unknown, identity_of
-from langchain_mixture.layers import ChatInput, Layer, OnFailure, check_steps, layers_of
+from langchain_mixture.layers import ChatInput, Layer, check_steps, layers_of
 from langchain_mixture.nesting import (
     CONFIG,
     PARENT,
@@ -53,6 +53,7 @@ from langchain_mixture.nesting import (
     during,
     inner_config,
 )
+from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.profile import profile_of
 from langchain_mixture.request import Request
 from langchain_mixture.steps import Step, Timeout, shown
@@ -120,6 +121,12 @@ class ChatMixture(BaseChatModel):
     timeout: float | Literal["default"] | None = "default"
     """Seconds per call, between two chunks where the answer streams; None = no limit;
     "default" = 300 for models, none for agents that are graphs."""
+    deadline: float | None = None
+    """Seconds for a whole call, shared out among the steps; see `create_mixture`."""
+    max_calls: int | None = None
+    """The most calls to models; see `create_mixture`."""
+    max_total_tokens: int | None = None
+    """The most tokens of all calls, by estimate; see `create_mixture`."""
     temperature: float | None = None
     """Of the answering step's calls, before the step's own; None = the step's."""
     max_tokens: int | None = None
@@ -141,6 +148,9 @@ class ChatMixture(BaseChatModel):
         client: Client = None,
         on_failure: OnFailure = "raise",
         timeout: Timeout = "default",
+        deadline: float | None = None,
+        max_calls: int | None = None,
+        max_total_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
         known = type(self).model_fields
@@ -157,8 +167,9 @@ class ChatMixture(BaseChatModel):
             )
             del kwargs[key]
         check_steps(steps)
-        own = {"client": client, "on_failure": on_failure, "timeout": timeout}
-        super().__init__(**{"steps": steps, **own, **kwargs})
+        options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
+        own = {"steps": steps, "client": client, **self._said(options)}
+        super().__init__(**{**own, **kwargs})
 
     # -- The graph -------------------------------------------------------------------
 
@@ -168,17 +179,19 @@ class ChatMixture(BaseChatModel):
         return create_mixture(
             self.steps,
             client=self.client,
-            on_failure=self.on_failure,
-            timeout=self.timeout,
             name=self.name or "mixture",
+            **self._said(self),
         )
 
+    @staticmethod
+    def _said(options: Options | ChatMixture) -> dict[str, Any]:
+        return {key: getattr(options, key) for key in _OPTIONS}
+
     def _compiled(self) -> _Built:
-        key = (*self.steps, self.client, self.on_failure, self.timeout, self.name)
+        said = self._said(self)
+        key = (*self.steps, self.client, *said.values(), self.name)
         if not self._built.is_of(key):
-            layers = layers_of(
-                self.steps, self.client, self.on_failure, self.timeout, False
-            )
+            layers = layers_of(self.steps, self.client, Options(**said))
             graph = build(
                 layers,
                 input_schema=ChatInput,
@@ -588,8 +601,7 @@ class ChatMixture(BaseChatModel):
             "model_name": self.model_name,
             "steps": [identity_of(step) for step in self.steps],
             "client": identity_of(self.client),
-            "on_failure": self.on_failure,
-            "timeout": self.timeout,
+            **self._said(self),
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "stop": self.stop,
@@ -608,6 +620,13 @@ class ChatMixture(BaseChatModel):
         return profile_of(self.steps, self.client)
 
 
+_OPTIONS: Final = (
+    "on_failure",
+    "timeout",
+    "deadline",
+    "max_calls",
+    "max_total_tokens",
+)
 _MODES: Final = ["messages", "values", "updates"]  # interrupts are among the updates
 _TOOLS: Final = ("tools", "tool_choice", "tool_binding")
 

@@ -7,7 +7,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -22,6 +22,14 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables.config import run_in_executor
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from langchain_mixture.steps import shown
 
@@ -38,7 +46,8 @@ class FunctionChatModel(BaseChatModel):
 
     The function is called as `fn(model=, messages=, temp=, max_tokens=)`, with
     messages as dicts of role and content, and returns the text and the numbers of
-    tokens read and written.
+    tokens read and written. What may pass (connections, timeouts, 429, 5xx) is tried
+    three times; a client that retries by itself multiplies that.
 
     Example:
         >>> def client(model, messages, temp, max_tokens):
@@ -73,10 +82,15 @@ class FunctionChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        answer = self.fn(**self._arguments(messages, kwargs))
-        if inspect.isawaitable(answer):
-            answer = wait_for(answer)
-        return self._result(answer, stop)
+        arguments = self._arguments(messages, kwargs)
+
+        def attempt() -> ChatResult:
+            answer = self.fn(**arguments)
+            if inspect.isawaitable(answer):
+                answer = wait_for(answer)
+            return self._result(answer, stop)
+
+        return Retrying(**_RETRY)(attempt)
 
     async def _agenerate(
         self,
@@ -86,13 +100,17 @@ class FunctionChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         arguments = self._arguments(messages, kwargs)
-        if _is_async(self.fn):
-            answer = self.fn(**arguments)
-        else:
-            answer = await run_in_executor(None, self.fn, **arguments)
-        return self._result(
-            await answer if inspect.isawaitable(answer) else answer, stop
-        )
+
+        async def attempt() -> ChatResult:
+            if _is_async(self.fn):
+                answer = self.fn(**arguments)
+            else:
+                answer = await run_in_executor(None, self.fn, **arguments)
+            return self._result(
+                await answer if inspect.isawaitable(answer) else answer, stop
+            )
+
+        return await AsyncRetrying(**_RETRY)(attempt)
 
     def _result(self, answer: object, stop: list[str] | None) -> ChatResult:
         match answer:
@@ -114,6 +132,50 @@ class FunctionChatModel(BaseChatModel):
             f"the client returned {shown(answer)} for {self.model!r}; it must return "
             "(text, input tokens, output tokens)"
         )
+
+
+def worth_retrying(error: BaseException) -> bool:
+    """Tell whether a client's error may pass: the network, a limit, the server.
+
+    Example:
+        >>> worth_retrying(ConnectionError()), worth_retrying(ValueError())
+        (True, False)
+    """
+    status = _status(error)
+    if status is not None:
+        return status in (408, 409, 425, 429) or status >= 500
+    names = {kind.__name__ for kind in type(error).__mro__}
+    passing = {"APIConnectionError", "TransportError", "ConnectionError"}
+    return isinstance(error, TimeoutError) or bool(names & passing)
+
+
+def _status(error: object) -> int | None:
+    for holder in (error, getattr(error, "response", None)):
+        status = getattr(holder, "status_code", None) or getattr(holder, "status", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _wait(state: RetryCallState) -> float:
+    """Wait as long as the server asks, a minute at most; else longer each time."""
+    error = state.outcome.exception() if state.outcome else None
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        return min(60.0, float(headers.get("retry-after", "")))
+    except ValueError:
+        return wait_random_exponential(multiplier=0.5, max=8)(state)
+
+
+MAX_ATTEMPTS: Final = 3
+"""How often a function client is asked at the most, for one call."""
+
+_RETRY: Final[dict[str, Any]] = {
+    "retry": retry_if_exception(worth_retrying),
+    "stop": stop_after_attempt(MAX_ATTEMPTS),
+    "wait": _wait,
+    "reraise": True,
+}
 
 
 def _is_async(fn: ClientFunction) -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias, cast
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -20,21 +21,22 @@ from langgraph.cache.base import BaseCache
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import get_runtime
 from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
 
 from langchain_mixture.agents import Client
 from langchain_mixture.calls import Question, aask, aask_all, ask, ask_all
-from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.function_model import wait_for
 from langchain_mixture.layers import (
     Layer,
     MixtureInput,
     MixtureOutput,
     MixtureState,
-    OnFailure,
     layers_of,
 )
+from langchain_mixture.limits import Latch
+from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.steps import HistoryRow, Reply, Response, Step, Timeout, shown
 
 MixtureGraph: TypeAlias = CompiledStateGraph[
@@ -48,6 +50,9 @@ def create_mixture(
     client: Client = None,
     on_failure: OnFailure = "raise",
     timeout: Timeout = "default",
+    deadline: float | None = None,
+    max_calls: int | None = None,
+    max_total_tokens: int | None = None,
     stream_proposals: bool = False,
     context_schema: type[Any] | None = None,
     checkpointer: Checkpointer = None,
@@ -72,6 +77,13 @@ def create_mixture(
         timeout: Seconds per call; between two chunks where the answer streams. None =
             no limit; "default" = 300 for models and no limit for agents that are
             graphs.
+        deadline: Seconds for the whole run. Each step that asks gets an equal share of
+            what is left; a call that is not done by then is given up, and the answer
+            is made of what is there.
+        max_calls: The most calls, fallbacks included; where the next one would be one
+            too many, the answer is made of what is there.
+        max_total_tokens: The same for tokens read and written, by an estimate before
+            each call.
         stream_proposals: Whether `stream_mode="messages"` also delivers the tokens of
             the calls that are not the answer, marked in their metadata by
             `mixture_step` and `mixture_agent`.
@@ -102,11 +114,15 @@ def create_mixture(
         print(state["messages"][-1].text, state["mixture"]["status"])
         ```
     """
-    if on_failure not in ("raise", "keep"):
-        raise InvalidMixtureError(
-            f'on_failure is {shown(on_failure)}; allowed: "raise", "keep".'
-        )
-    layers = layers_of(steps, client, on_failure, timeout, stream_proposals)
+    options = Options(
+        on_failure=on_failure,
+        timeout=timeout,
+        deadline=deadline,
+        max_calls=max_calls,
+        max_total_tokens=max_total_tokens,
+        stream_proposals=stream_proposals,
+    )
+    layers = layers_of(steps, client, options)
     return build(
         layers,
         context_schema=context_schema,
@@ -158,6 +174,9 @@ async def run(
     *,
     on_failure: OnFailure = "raise",
     timeout: Timeout = "default",  # noqa: ASYNC109  # of each call, not of this one
+    deadline: float | None = None,
+    max_calls: int | None = None,
+    max_total_tokens: int | None = None,
 ) -> tuple[str, list[HistoryRow]]:
     """Answer one question with a pipeline, as mixture-llm does.
 
@@ -169,6 +188,9 @@ async def run(
             numbers of tokens read and written.
         on_failure: See `create_mixture`.
         timeout: Seconds per call; see `create_mixture`.
+        deadline: Seconds for all of it; see `create_mixture`.
+        max_calls: See `create_mixture`.
+        max_total_tokens: See `create_mixture`.
 
     Returns:
         The answer and the history, one row a step.
@@ -193,7 +215,13 @@ async def run(
         ```
     """
     graph = create_mixture(
-        pipeline, client=client, on_failure=on_failure, timeout=timeout
+        pipeline,
+        client=client,
+        on_failure=on_failure,
+        timeout=timeout,
+        deadline=deadline,
+        max_calls=max_calls,
+        max_total_tokens=max_total_tokens,
     )
     state = await graph.ainvoke({"messages": [HumanMessage(query)]})
     return state["messages"][-1].text, state["mixture"]["history"]
@@ -223,21 +251,43 @@ class _Branch(Runnable[MixtureState, dict[str, Any]]):
         self._layer = layer
         self._index = index
 
-    def _attempts(self, state: MixtureState) -> list[Question]:
-        questions = self._layer.questions(state)
+    def _attempts(
+        self, state: MixtureState, marks: Mapping[str, Any]
+    ) -> list[Question]:
+        questions = self._layer.questions(_marked(state, marks))
         return questions[self._index] if self._index < len(questions) else []
+
+    @contextmanager
+    def _latched(self) -> Iterator[Latch | None]:
+        """Share a quorum with the other branches of the same superstep."""
+        if self._layer.step.quorum is None:
+            yield None
+            return
+        info = get_runtime().execution_info
+        checkpoint = info.checkpoint_id if info else ""  # the same for all of them
+        latch = self._layer.latch(checkpoint)
+        try:
+            yield latch
+        finally:
+            if latch.done():
+                self._layer.latches.pop(checkpoint, None)
 
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> dict[str, Any]:
-        replies = ask(self._attempts(input), ensure_config(config))
-        return {"replies": replies, "asked": True}
+        marks = self._layer.marks(input)
+        with self._latched() as latch:
+            replies = ask(self._attempts(input, marks), ensure_config(config), latch)
+        return {"replies": replies, "asked": True, **marks}
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> dict[str, Any]:
-        replies = await aask(self._attempts(input), ensure_config(config))
-        return {"replies": replies, "asked": True}
+        marks = self._layer.marks(input)
+        with self._latched() as latch:
+            attempts = self._attempts(input, marks)
+            replies = await aask(attempts, ensure_config(config), latch)
+        return {"replies": replies, "asked": True, **marks}
 
 
 class _Gather(Runnable[MixtureState, dict[str, Any]]):
@@ -251,40 +301,48 @@ class _Gather(Runnable[MixtureState, dict[str, Any]]):
     ) -> dict[str, Any]:
         started = time.time()
         config = ensure_config(config)
-        new = ask_all(self._layer.missing(input), config)
-        replies = self._replies(input, new)
+        marks = self._layer.marks(input)
+        state = _marked(input, marks)
+        new = ask_all(self._layer.missing(state), config)
+        replies = self._replies(state, new)
         try:
-            kept = self._layer.kept(input, replies)
+            kept = self._layer.kept(state, replies)
             settled = _listed(wait_for(kept) if inspect.isawaitable(kept) else kept)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            raise self._layer.broken(input, replies, error, started) from error
-        return self._layer.update(input, replies, settled, started)
+            raise self._layer.broken(state, replies, error, started) from error
+        return {**self._layer.update(state, replies, settled, started), **marks}
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> dict[str, Any]:
         started = time.time()
         config = ensure_config(config)
-        new = await aask_all(self._layer.missing(input), config)
-        replies = self._replies(input, new)
+        marks = self._layer.marks(input)
+        state = _marked(input, marks)
+        new = await aask_all(self._layer.missing(state), config)
+        replies = self._replies(state, new)
         try:
             if self._layer.members:
-                kept = self._layer.kept(input, replies)
+                kept = self._layer.kept(state, replies)
             else:  # a function of the user's, maybe a slow one
-                kept = await run_in_executor(None, self._layer.kept, input, replies)
+                kept = await run_in_executor(None, self._layer.kept, state, replies)
             settled = _listed(await kept if inspect.isawaitable(kept) else kept)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            raise self._layer.broken(input, replies, error, started) from error
-        return self._layer.update(input, replies, settled, started)
+            raise self._layer.broken(state, replies, error, started) from error
+        return {**self._layer.update(state, replies, settled, started), **marks}
 
     def _replies(self, state: MixtureState, new: Sequence[Reply]) -> list[Reply]:
         # LangGraph orders what branches write by the names of their nodes.
         replies = [*state.get("replies", []), *new]
         return sorted(replies, key=lambda reply: reply["index"])
+
+
+def _marked(state: MixtureState, marks: Mapping[str, Any]) -> MixtureState:
+    return cast("MixtureState", {**state, **marks})
 
 
 def _listed(kept: object) -> list[Response]:

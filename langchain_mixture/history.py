@@ -41,7 +41,7 @@ def row(
         "name": name,
         "outputs": [response["text"] for response in kept],
         "responses": [response["id"] for response in kept],
-        "llm_calls": [_call(reply) for reply in replies],
+        "llm_calls": [_call(r) for r in replies if r["outcome"] != "not asked"],
         "step_time": time.time() - begun,
     }
 
@@ -55,6 +55,8 @@ def _call(reply: Reply) -> LLMCall:
     }
     if reply["error"] is not None:
         call["error"] = reply["error"]
+    if reply["truncated"]:
+        call["truncated"] = True
     return call
 
 

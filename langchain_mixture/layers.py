@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import operator
 import re
+import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from langchain_core.messages import (
     AIMessage,
@@ -22,6 +23,7 @@ from langgraph.graph import add_messages
 from typing_extensions import TypedDict
 
 from langchain_mixture.agents import Client, Member, members, resolver
+from langchain_mixture.budget import Budget
 from langchain_mixture.calls import DEFAULT_TIMEOUT, Question
 from langchain_mixture.errors import (
     InvalidMixtureError,
@@ -30,22 +32,24 @@ from langchain_mixture.errors import (
     describe,
 )
 from langchain_mixture.history import Usage, row, usage_of
+from langchain_mixture.limits import Latch
+from langchain_mixture.options import Options
 from langchain_mixture.request import Request
-from langchain_mixture.steps import HistoryRow, Reply, Response, Step, Timeout, shown
-
-OnFailure: TypeAlias = Literal["raise", "keep"]
-"""What a step does whose every call failed: raise, or keep the responses it had."""
+from langchain_mixture.steps import Agent, HistoryRow, Reply, Response, Step, shown
 
 logger = logging.getLogger("langchain_mixture")
+
+MAX_LATCHES: Final = 10_000
+"""How many runs may wait for a quorum of one step at once, in one process."""
 
 
 class Mixture(TypedDict):
     """What a turn came to, beside its answer."""
 
     status: Literal["complete", "degraded"]
-    """`complete` only if every call that was made has answered."""
+    """`complete` only if every call has answered, or the step's quorum was met."""
     reasons: list[str]
-    """Why it is degraded, in words; empty where it is complete."""
+    """Why it is degraded, in words; also on how many answers a quorum rests."""
     responses: list[Response]
     """The responses that the last step left; the first one is the answer."""
     history: list[HistoryRow]
@@ -78,6 +82,8 @@ class MixtureState(MixtureOutput):
     """The models' own messages, by response id, until the answer is chosen."""
     request: Annotated[Request, UntrackedValue(Request)]
     """The tools and settings that a ChatMixture was called with."""
+    ends: NotRequired[Annotated[float, UntrackedValue(float, guard=False)]]
+    """When the deadline is, on the monotonic clock of this process."""
 
 
 class ChatInput(MixtureInput):
@@ -100,9 +106,11 @@ class Layer:
     last: bool
     answering: bool
     """Whether it is the last step that writes text: the answer is one of its own."""
-    on_failure: OnFailure
-    timeout: Timeout
-    stream_proposals: bool
+    options: Options
+    steps_left: int
+    """How many steps that ask there are, from this one on."""
+    latches: dict[str, Latch] = field(default_factory=dict, compare=False)
+    """The quorums of the runs that are at this step, by checkpoint."""
 
     @property
     def branches(self) -> list[str]:
@@ -132,6 +140,8 @@ class Layer:
             raise self._broken(state, error, self._earlier(state)) from error
         streams = self.answering and self.last and len(self.members) == 1
         request = state.get("request") or Request()
+        ends = self._ends(state)
+        spent = Budget.of(self.options, self._earlier(state))
         return [
             [
                 Question(
@@ -141,8 +151,11 @@ class Layer:
                     step=self.name,
                     index=index,
                     timeout=self._timeout(asked),
+                    ends=ends,
+                    unasked=self._too_late(state) or spent.refuses(call, asked),
                     streams=streams and asked.is_model,
-                    visible=(streams and asked.is_model) or self.stream_proposals,
+                    visible=(streams and asked.is_model)
+                    or self.options.stream_proposals,
                     writes=self.step.answers,
                     may_answer=self.answering,
                 )
@@ -154,10 +167,37 @@ class Layer:
         ]
 
     def _timeout(self, member: Member) -> float | None:
-        for timeout in (self.step.timeout, self.timeout):
+        for timeout in (self.step.timeout, self.options.timeout):
             if timeout != "default":
                 return timeout
         return None if member.is_graph else DEFAULT_TIMEOUT
+
+    def marks(self, state: MixtureState) -> dict[str, Any]:
+        """Give what a run must know of itself, and is never saved."""
+        if self.options.deadline is None or "ends" in state:
+            return {}
+        return {"ends": time.monotonic() + self.options.deadline}
+
+    def _ends(self, state: MixtureState) -> float | None:
+        """Give the step an equal share of the time that is left to it and the next."""
+        if self.options.deadline is None:
+            return None
+        now = time.monotonic()
+        left = state["ends"] - now if "ends" in state else self.options.deadline
+        return now + left / self.steps_left
+
+    def _too_late(self, state: MixtureState) -> str | None:
+        if "ends" in state and time.monotonic() >= state["ends"]:
+            return f"not asked: the deadline of {self.options.deadline:g} s has passed"
+        return None
+
+    def latch(self, checkpoint: str) -> Latch:
+        """Give the quorum that the branches of one run share."""
+        quorum = self.step.quorum or len(self.members)
+        fresh = Latch(quorum, self.step.grace, len(self.members))
+        if len(self.latches) >= MAX_LATCHES:  # left by runs that were cut off
+            self.latches.pop(next(iter(self.latches)), None)
+        return self.latches.setdefault(checkpoint, fresh)
 
     def missing(self, state: MixtureState) -> list[list[Question]]:
         """Give the questions that have no answer, for the step's own node to ask.
@@ -169,12 +209,10 @@ class Layer:
         if not self.members:
             return []
         fresh = "asked" in state
-        have = {
-            reply["index"]
-            for reply in state.get("replies", [])
-            if fresh or reply["error"] is None
-        }
-        if fresh and have:
+        replies = state.get("replies", [])
+        have = {r["index"] for r in replies if fresh or r["error"] is None}
+        met = self.step.quorum is not None and len(have) >= self.step.quorum
+        if (fresh and have) or met:
             return []
         return [
             attempts
@@ -214,16 +252,9 @@ class Layer:
             StepFailedError: Every call failed, and `on_failure` is "raise".
         """
         incoming = self.incoming(state)
-        # A failed call that was answered when a run was resumed is no reason.
-        last_of = {(reply["index"], reply["agent"]): reply for reply in replies}
-        reasons = [
-            f"{self.name}: {reply['agent']} failed: {reply['error']}"
-            for reply in last_of.values()
-            if reply["error"] is not None
-        ]
-        broken_off = any(reply["broken_off"] for reply in replies)
-        keeps = self.on_failure == "keep" and not broken_off
-        if not kept and incoming and reasons and keeps:
+        failures, notes = self._outcome(replies)
+        reasons = [*failures, *notes]
+        if not kept and incoming and failures and self._keeps(replies):
             reasons.append(f"{self.name}: no answer; the responses before it are kept")
             kept = incoming
         history = [
@@ -233,8 +264,9 @@ class Layer:
         if not kept:
             raise self._failed(incoming, history, reasons)
         earlier = [] if self.first else state["mixture"]["reasons"]
+        degraded = not self.first and state["mixture"]["status"] == "degraded"
         mixture = Mixture(
-            status="degraded" if earlier or reasons else "complete",
+            status="degraded" if degraded or failures else "complete",
             reasons=[*earlier, *reasons],
             responses=kept,
             history=history,
@@ -248,6 +280,26 @@ class Layer:
             answer = _answer(kept[0], messages.get(kept[0]["id"]), mixture)
             return {"messages": [answer], "mixture": mixture, "answers": {}}
         return {"mixture": mixture, "answers": messages}
+
+    def _outcome(self, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
+        """Say what failed, or, where a quorum was met, on how many answers it rests."""
+        # A failed call that was answered when a run was resumed is no failure.
+        last_of = {(reply["index"], reply["agent"]): reply for reply in replies}
+        failures = [r for r in last_of.values() if r["error"] is not None]
+        answered = len(last_of) - len(failures)
+        quorum = self.step.quorum
+        if failures and quorum is not None and answered >= quorum:
+            rests = f"rests on {answered} of {len(last_of)} answers"
+            return [], [f"{self.name}: {rests}, as its quorum of {quorum} allows"]
+        return [f"{self.name}: {_said(reply)}" for reply in failures], []
+
+    def _keeps(self, replies: Sequence[Reply]) -> bool:
+        """Tell whether the responses go on where every call failed."""
+        outcomes = {reply["outcome"] for reply in replies}
+        if "broken off" in outcomes:
+            return False
+        stopped = bool(outcomes & {"given up", "not asked"})
+        return stopped or self.options.on_failure == "keep"
 
     def _failed(
         self,
@@ -277,9 +329,7 @@ class Layer:
 def layers_of(
     steps: Sequence[Step],
     client: Client,
-    on_failure: OnFailure,
-    timeout: Timeout,
-    stream_proposals: bool,
+    options: Options,
 ) -> list[Layer]:
     """Put each step in its place, and resolve its agents.
 
@@ -290,6 +340,7 @@ def layers_of(
     resolve = resolver(client)
     answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
     layers: list[Layer] = []
+    asking = sum(1 for step in steps if step.bounds(1)[0])
     arriving = 0
     for k, step in enumerate(steps):
         name = f"{k + 1}_{_snake(type(step).__name__)}"
@@ -308,15 +359,36 @@ def layers_of(
                 first=k == 0,
                 last=k == len(steps) - 1,
                 answering=k == answering,
-                on_failure=on_failure,
-                timeout=timeout,
-                stream_proposals=stream_proposals,
+                options=options,
+                steps_left=asking - sum(bool(layer.members) for layer in layers),
             )
         )
-        # Under "keep" what arrived goes on where all calls of the step failed.
-        keeps = on_failure == "keep" and len(agents) > 0
-        arriving = max(arriving, leaving) if keeps else leaving
+        arriving = _leaving(options, agents, arriving, leaving)
     return layers
+
+
+def _leaving(
+    options: Options, agents: Sequence[Agent], arriving: int, leaving: int
+) -> int:
+    """Say how many responses can reach the next step."""
+    # Where a step may stop without an answer, what it was given goes on.
+    return max(arriving, leaving) if options.stops and agents else leaving
+
+
+def count_calls(steps: Sequence[Step]) -> int:
+    """Say how many calls a pipeline makes at the most, fallbacks and retries aside.
+
+    Example:
+        >>> from langchain_mixture import together_moa
+        >>> count_calls(together_moa())
+        13
+    """
+    check_steps(steps)
+    calls = arriving = 0
+    for step in steps:
+        agents, arriving = step.bounds(arriving)
+        calls += len(agents)
+    return calls
 
 
 def check_steps(steps: object) -> None:
@@ -339,6 +411,11 @@ def check_steps(steps: object) -> None:
             raise InvalidMixtureError(
                 f"steps[{index}] is {shown(step)}; allowed: an instance of Step."
             )
+
+
+def _said(reply: Reply) -> str:
+    verb = "failed" if reply["outcome"] in ("failed", "broken off") else "was"
+    return f"{reply['agent']} {verb}{':' if verb == 'failed' else ''} {reply['error']}"
 
 
 def _snake(name: str) -> str:

@@ -84,6 +84,10 @@ class Propose(CheckedStep):
     `messages`."""
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
+    quorum: int | None = None
+    """How many answers are enough; None = all calls are waited for."""
+    grace: float = 0.0
+    """Seconds that the other calls still have when the quorum is met."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
         return self.agents, len(self.agents)
@@ -126,6 +130,10 @@ class Synthesize(CheckedStep):
     _: KW_ONLY
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
+    quorum: int | None = None
+    """How many answers are enough; None = all calls are waited for."""
+    grace: float = 0.0
+    """Seconds that the other calls still have when the quorum is met."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
         return (self.agents, len(self.agents)) if n else ((), 0)
@@ -207,6 +215,7 @@ class Refine(CheckedStep):
     """
 
     answers: ClassVar[bool] = True
+    _by_n: ClassVar[bool] = True
     variables: ClassVar[frozenset[str]] = frozenset(
         {"responses", "query", "messages", "text"}
     )
@@ -223,6 +232,10 @@ class Refine(CheckedStep):
     _: KW_ONLY
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
+    quorum: int | None = None
+    """How many answers are enough; None = all calls are waited for."""
+    grace: float = 0.0
+    """Seconds that the other calls still have when the quorum is met."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
         return list(islice(cycle(self.agents), n)), n

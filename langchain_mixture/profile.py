@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable
 from langchain_mixture.agents import Client, leaves
 from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.layers import Layer, layers_of
+from langchain_mixture.options import Options
 from langchain_mixture.steps import Step
 
 
@@ -23,7 +24,7 @@ def profile_of(steps: Sequence[Step], client: Client) -> ModelProfile | None:
     """
     cheap = client if isinstance(client, Mapping | Runnable) else {}
     try:
-        layers = layers_of(steps, cheap, "raise", "default", False)
+        layers = layers_of(steps, cheap, Options())
     except InvalidMixtureError:
         return None
 

@@ -52,6 +52,11 @@ class Call(TypedDict):
     """Raises where the reply's text is of no use; the call has then failed."""
 
 
+Outcome: TypeAlias = Literal[
+    "answered", "failed", "broken off", "given up", "not asked"
+]
+
+
 class Reply(Response):
     """What came of one call: a response, or why there is none."""
 
@@ -65,10 +70,12 @@ class Reply(Response):
     """How long it took, in seconds."""
     in_tokens: int
     out_tokens: int
+    truncated: bool
+    """Whether the answer was cut off at the token limit."""
     message: AIMessage | None
     """The model's own message, where it may become the answer."""
-    broken_off: bool
-    """Whether it failed after some of it had been streamed to the caller."""
+    outcome: Outcome
+    """`given up`: not waited for; `broken off`: after some of it was streamed."""
 
 
 class LLMCall(TypedDict):
@@ -80,6 +87,8 @@ class LLMCall(TypedDict):
     in_tokens: int
     out_tokens: int
     error: NotRequired[str]
+    truncated: NotRequired[bool]
+    """Present and true where the answer was cut off at the token limit."""
 
 
 class HistoryRow(TypedDict):
@@ -128,6 +137,10 @@ class Step:
     """Asked one after the other where the step's only call failed."""
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
+    quorum: int | None = None
+    """How many answers are enough; None = all calls are waited for."""
+    grace: float = 0.0
+    """Seconds that the other calls still have when the quorum is met."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
         """Say whom it may ask and how many responses it may leave, at the most.
@@ -220,31 +233,60 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "n": (_is_count, "a whole number >= 1"),
     "rate": (lambda v: _is_number(v, 0, 1), "a probability in [0, 1]"),
+    "quorum": (lambda v: v is None or _is_count(v), "None or a whole number >= 1"),
+    "grace": (lambda v: _is_number(v, 0), "seconds, 0 or more"),
+    "deadline": (
+        lambda v: v is None or (_is_number(v, 0) and v > 0),
+        "None or seconds > 0",
+    ),
+    "max_calls": (lambda v: v is None or _is_count(v), "None or a whole number >= 1"),
+    "max_total_tokens": (
+        lambda v: v is None or _is_count(v),
+        "None or a whole number >= 1",
+    ),
+    "on_failure": (lambda v: v in ("raise", "keep"), '"raise", "keep"'),
     "seed": (lambda v: v is None or isinstance(v, int), "None or a whole number"),
     "fn": (callable, "a function of one text, sync or async"),
 }
+
+
+def check_fields(thing: Any, name: str) -> None:
+    """Check the fields of a dataclass against what is allowed for their names.
+
+    Raises:
+        InvalidMixtureError: The first one that is not allowed, and what is.
+    """
+    for field in fields(thing):
+        value = getattr(thing, field.name)
+        accepts, allowed = _RULES.get(field.name, (None, ""))
+        if accepts is not None and not accepts(value):
+            raise InvalidMixtureError(
+                f"{name}: {field.name} is {shown(value)}; allowed: {allowed}."
+            )
 
 
 class CheckedStep(Step):
     """A step of this package: its fields are checked when it is constructed."""
 
     variables: ClassVar[frozenset[str]] = frozenset({"responses", "query", "messages"})
+    """What a template may use."""
+    _by_n: ClassVar[bool] = False
+    """Whether it makes a call per response, and not per agent."""
 
     def __post_init__(self) -> None:
+        check_fields(self, type(self).__name__)
         for field in fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
             value = getattr(self, field.name)
-            if field.name == "prompt":
-                if value is not field.default:
-                    self._check_prompt(value)
-                continue
-            accepts, allowed = _RULES[field.name]
-            if not accepts(value):
-                raise InvalidMixtureError(
-                    f"{type(self).__name__}: {field.name} is {shown(value)}; "
-                    f"allowed: {allowed}."
-                )
+            if field.name == "prompt" and value is not field.default:
+                self._check_prompt(value)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
+        agents = getattr(self, "agents", None)
+        if self.quorum and agents and self.quorum > len(agents) and not self._by_n:
+            raise InvalidMixtureError(
+                f"{type(self).__name__}: quorum is {self.quorum}; allowed: at most "
+                f"{len(agents)}, the number of agents."
+            )
 
     def _check_prompt(self, prompt: object) -> None:
         name = type(self).__name__

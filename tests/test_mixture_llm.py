@@ -30,7 +30,7 @@ class Client:
         """Answer."""
         self.asked.append((model, temp, max_tokens))
         if "fail" in model:
-            raise ConnectionError(model)
+            raise RuntimeError(model)  # not worth retrying, which mixture-llm cannot
         if "judge" in model:
             order = list(range(1, 10))
             random.Random(model).shuffle(order)

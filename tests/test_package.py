@@ -111,9 +111,9 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 LAYERS = [
     {"errors", "prompts"},
     {"steps"},
-    {"llm_steps", "transform_steps", "history", "function_model"},
-    {"agents", "presets", "request", "identity"},
-    {"calls"},
+    {"llm_steps", "transform_steps", "history", "function_model", "options"},
+    {"agents", "presets", "request", "identity", "limits"},
+    {"calls", "budget"},
     {"layers"},
     {"graph", "profile", "nesting"},
     {"chat"},

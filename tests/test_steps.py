@@ -56,7 +56,8 @@ def reply(number: int, text: str = "", error: str | None = None) -> Reply:
         "in_tokens": 0,
         "out_tokens": 0,
         "message": None,
-        "broken_off": False,
+        "truncated": False,
+        "outcome": "failed" if error else "answered",
     }
 
 
