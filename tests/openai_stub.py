@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass
@@ -25,6 +28,12 @@ class Answer:
     """Sent as it is, instead of a completion."""
     after: threading.Event | None = None
     """Waited for before the answer, and after the first token of a stream."""
+    hang: threading.Event | None = None
+    """Waited for before anything is sent, even of a stream."""
+    drop: Literal["before", "middle"] | None = None
+    """Where the connection is cut: before the answer, or half-way through it."""
+    drip: float = 0.0
+    """Seconds between any two pieces of the answer."""
 
 
 @dataclass
@@ -36,6 +45,8 @@ class Stub:
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """The models whose request was given up by the client."""
 
     def asked(self) -> list[str]:
         """Give the models that were asked, in the order of the requests."""
@@ -68,7 +79,8 @@ def able(request: dict[str, Any]) -> Answer | str:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server  # HTTP/1.0: a connection a request, none is left open
+    protocol_version = "HTTP/1.1"
+    server: _Server
 
     def do_POST(self) -> None:  # http.server's name
         stub = self.server.stub
@@ -81,38 +93,71 @@ class _Handler(BaseHTTPRequestHandler):
         stub.paths.append(self.path)
         said = stub.answer(request)
         said = Answer(said) if isinstance(said, str) else said
-        if request.get("stream") and said.status == 200 and said.body is None:
+        streams = request.get("stream") and said.status == 200 and said.body is None
+        wait = said.hang or (None if streams else said.after)
+        if wait is not None and self._is_left_during(wait):
+            stub.left.append(request["model"])
+            self.close_connection = True
+            return
+        if said.drop == "before":
+            self.close_connection = True
+            return
+        if streams:
             self._stream(request, said)
         else:
             self._whole(request, said)
 
     def _whole(self, request: dict[str, Any], said: Answer) -> None:
-        if said.after is not None:
-            said.after.wait(30)
         body = said.body
         if body is None and said.status != 200:
             body = json.dumps({"error": {"message": said.text, "code": None}})
         elif body is None:
             body = json.dumps(_completion(request, said))
         data = body.encode()
-        self.send_response(said.status)
         headers = {"Content-Type": "application/json", **said.headers}
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self._begin(said.status, {**headers, "Content-Length": str(len(data))})
+        pieces = 20 if said.drip else 2
+        size = -(-len(data) // pieces)
+        for number in range(pieces):
+            if said.drop == "middle" and number == 1:
+                return
+            self.wfile.write(data[number * size : (number + 1) * size])
+            time.sleep(said.drip)
 
     def _stream(self, request: dict[str, Any], said: Answer) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
+        chunked = {"Transfer-Encoding": "chunked"}  # else a cut looks like an end
+        self._begin(200, {"Content-Type": "text/event-stream", **chunked})
         for index, chunk in enumerate(_chunks(request, said)):
             if index == 2 and said.after is not None:
                 said.after.wait(30)
-            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-            self.wfile.flush()
-        self.wfile.write(b"data: [DONE]\n\n")
+            if index == 2 and said.drop == "middle":
+                return
+            self._event(json.dumps(chunk))
+            time.sleep(said.drip)
+        self._event("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _event(self, data: str) -> None:
+        event = f"data: {data}\n\n".encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+        self.wfile.flush()
+
+    def _begin(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Connection", "close")  # so that no test leaves one open
+        self.end_headers()
+
+    def _is_left_during(self, wait: threading.Event) -> bool:
+        """Wait, and tell whether the client has closed the connection meanwhile."""
+        for _ in range(3000):
+            if wait.wait(0.01):
+                return False
+            readable, _, _ = select.select([self.connection], [], [], 0)
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                return True
+        return False
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
