@@ -1,0 +1,475 @@
+"""Quorum, deadline, budget, retry: how long and how much a mixture may take."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.memory import InMemorySaver
+from tenacity import RetryCallState, wait_none
+
+from langchain_mixture import (
+    Aggregate,
+    ChatMixture,
+    InvalidMixtureError,
+    Map,
+    NoResponsesError,
+    Propose,
+    Rank,
+    Refine,
+    Shuffle,
+    StepFailedError,
+    Synthesize,
+    count_calls,
+    create_mixture,
+    function_model,
+    run,
+    together_moa,
+)
+from tests.models import Scripted, Streaming, ask, models
+from tests.openai_stub import Answer, Stub, serve
+
+KEY: Any = "none"
+BOUND = 30.0
+"""Seconds within which everything here ends, where it does not hang."""
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Give an event that lets hanging servers go in the end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def hanging(release: threading.Event, *names: str) -> Callable[[Any], Answer]:
+    """Make a server's script by which some models hang."""
+
+    def answer(request: dict[str, Any]) -> Answer:
+        model = request["model"]
+        hangs = model in names
+        return Answer(f"{model} answers", hang=release if hangs else None)
+
+    return answer
+
+
+def clients(stub: Stub, *names: str) -> dict[str, ChatOpenAI]:
+    """Make a real client a name."""
+    return {
+        name: ChatOpenAI(base_url=stub.url, api_key=KEY, model=name, max_retries=0)
+        for name in names
+    }
+
+
+# -- Quorum --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize("face", ["graph", "checkpointed", "chat"])
+async def test_a_quorum_goes_on_without_the_slowest(
+    release: threading.Event, how: str, face: str
+) -> None:
+    """The answer rests on two of three, says so, and is complete."""
+    with serve(hanging(release, "slow")) as stub:
+        client = clients(stub, "a", "b", "slow", "last")
+        steps = [Propose(["a", "slow", "b"], quorum=2), Aggregate("last")]
+        config: Any = {"configurable": {"thread_id": "1"}}
+        if face == "chat":
+            model: Any = ChatMixture(steps, client=client)
+            inputs: Any = "Why?"
+        else:
+            saver = InMemorySaver() if face == "checkpointed" else None
+            model = create_mixture(steps, client=client, checkpointer=saver)
+            inputs = ask()
+        async with asyncio.timeout(BOUND):
+            result = await called(model, how, inputs, config)
+        if face == "chat":
+            about = result.response_metadata["mixture"]
+        else:
+            about = result["mixture"]
+            outputs = about["history"][0]["outputs"]
+            assert outputs == ["a answers", "b answers"]
+            (given_up,) = [
+                c for c in about["history"][0]["llm_calls"] if c["model"] == "slow"
+            ]
+            assert given_up["error"] == "not waited for: 2 others had answered"
+        assert about["status"] == "complete"
+        assert about["reasons"] == [
+            "1_propose: rests on 2 of 3 answers, as its quorum of 2 allows"
+        ]
+        assert sorted(stub.asked()) == ["a", "b", "last", "slow"]
+
+
+async def called(model: Any, how: str, inputs: Any, config: Any) -> Any:
+    """Call a graph or a chat model in one of the ways, for its last word."""
+    if how == "invoke":
+        return await asyncio.to_thread(model.invoke, inputs, config)
+    if how == "ainvoke":
+        return await model.ainvoke(inputs, config)
+    options = {} if isinstance(model, ChatMixture) else {"stream_mode": "values"}
+    if how == "stream":
+        parts = await asyncio.to_thread(
+            lambda: list(model.stream(inputs, config, **options))
+        )
+    else:
+        parts = [part async for part in model.astream(inputs, config, **options)]
+    return (
+        sum(parts[1:], start=parts[0]) if isinstance(model, ChatMixture) else parts[-1]
+    )
+
+
+async def test_a_call_that_is_given_up_closes_its_request(
+    release: threading.Event,
+) -> None:
+    """In async code the server sees the connection go: nothing is written in vain."""
+    with serve(hanging(release, "slow")) as stub:
+        graph = create_mixture(
+            [Propose(["a", "slow"], quorum=1)], client=clients(stub, "a", "slow")
+        )
+        await graph.ainvoke(ask())
+        for _ in range(500):
+            if stub.left:
+                break
+            await asyncio.sleep(0.01)
+        assert stub.left == ["slow"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_grace_lets_the_others_finish(asynchronous: bool) -> None:
+    """A call that answers within the grace is still counted in."""
+    others = threading.Event()
+
+    def second(_: Any) -> str:
+        others.set()
+        return "second"
+
+    def third(_: Any) -> str:
+        assert others.wait(BOUND)
+        return "third"
+
+    agents = [Scripted(model="a"), RunnableLambda(second), RunnableLambda(third)]
+    graph = create_mixture([Propose(agents, quorum=2, grace=BOUND)])
+    state = await graph.ainvoke(ask()) if asynchronous else graph.invoke(ask())
+    assert state["mixture"]["history"][0]["outputs"] == ["a answers", "second", "third"]
+    assert state["mixture"]["reasons"] == []
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_branch_that_starts_late_does_not_ask(asynchronous: bool) -> None:
+    """Where calls queue up, those behind the quorum are never made."""
+    client = models("a", "b", "c")
+    graph = create_mixture([Propose(["a", "b", "c"], quorum=1)], client=client)
+    config: Any = {"max_concurrency": 1}
+    if asynchronous:
+        state = await graph.ainvoke(ask(), config)
+    else:
+        state = graph.invoke(ask(), config)
+    assert sum(len(client[name].asked) for name in "abc") == 1
+    assert state["mixture"]["status"] == "complete"
+    assert len(state["mixture"]["history"][0]["llm_calls"]) == 1
+
+
+def test_a_quorum_that_is_not_met_is_a_degraded_answer() -> None:
+    """Fewer answers than the quorum are used, and the result says why."""
+    client = models("a", b=OSError("down"), c=OSError("down"))
+    graph = create_mixture([Propose(["a", "b", "c"], quorum=2)], client=client)
+    mixture = graph.invoke(ask())["mixture"]
+    assert mixture["status"] == "degraded"
+    assert len(mixture["reasons"]) == 2
+
+
+def test_refine_keeps_the_originals_of_calls_it_does_not_wait_for(
+    release: threading.Event,
+) -> None:
+    """What a quorum leaves unimproved stays as it was."""
+
+    def hang(_: Any) -> str:
+        release.wait(BOUND)
+        return "late"
+
+    steps = [
+        Propose([Scripted(model="a"), Scripted(model="b")]),
+        Refine([Scripted(model="r"), RunnableLambda(hang)], quorum=1),
+    ]
+    state = create_mixture(steps).invoke(ask())
+    outputs = state["mixture"]["history"][1]["outputs"]
+    assert outputs == ["r answers", "b answers"]
+
+
+def test_quorums_leave_nothing_behind() -> None:
+    """Whoever was the last of a step takes its quorum away."""
+    graph = create_mixture([Propose(["a", "b"], quorum=1)], client=models("a", "b"))
+    graph.batch([ask()] * 20)
+    branch: Any = graph.builder.nodes["1_propose/a"].runnable
+    assert branch._layer.latches == {}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Propose(["a"], quorum=2), "quorum is 2; allowed: at most 1"),
+        (lambda: Propose(["a"], quorum=0), "quorum is 0; allowed: None or a whole"),
+        (lambda: Propose(["a"], grace=-1), "grace is -1; allowed: seconds, 0 or more"),
+        (lambda: mixture_of(deadline=0), "deadline is 0; allowed: None or seconds > 0"),
+        (lambda: mixture_of(max_calls=0), "max_calls is 0; allowed: None or a whole"),
+        (lambda: mixture_of(max_total_tokens=-5), "max_total_tokens is -5; allowed"),
+        (lambda: mixture_of(timeout=-5), "timeout is -5; allowed"),
+    ],
+)
+def test_a_limit_that_is_none_is_an_error_that_names_it(
+    make: Callable[[], Any], message: str
+) -> None:
+    """A wrong limit fails where it is written, on every face."""
+    with pytest.raises(InvalidMixtureError, match=message):
+        make()
+
+
+def mixture_of(**options: Any) -> Any:
+    """Make a chat model with an option."""
+    return ChatMixture([Propose(["a"])], **options)
+
+
+# -- Deadline ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+async def test_at_the_deadline_the_answer_is_made_of_what_is_there(
+    release: threading.Event, how: str
+) -> None:
+    """Proposers that hang cost their step's share; the aggregator has the rest."""
+    with serve(hanging(release, "slow")) as stub:
+        client = clients(stub, "a", "slow", "last")
+        graph = create_mixture(
+            [Propose(["a", "slow"]), Shuffle(), Aggregate("last")],
+            client=client,
+            deadline=2,
+        )
+        async with asyncio.timeout(BOUND):
+            state = await called(graph, how, ask(), None)
+        assert state["messages"][-1].text == "last answers"
+        assert state["mixture"]["reasons"] == [
+            "1_propose: slow was not waited for: its share of the deadline was used up"
+        ]
+        assert state["mixture"]["status"] == "degraded"
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+async def test_an_aggregator_that_hangs_leaves_the_best_proposal(
+    release: threading.Event, how: str
+) -> None:
+    """Rather than nothing, the first response that was there is the answer."""
+    with serve(hanging(release, "last")) as stub:
+        model = ChatMixture(
+            [Propose(["a", "b"]), Aggregate("last")],
+            client=clients(stub, "a", "b", "last"),
+            deadline=1,
+        )
+        async with asyncio.timeout(BOUND):
+            message = await called(model, how, "Why?", None)
+        assert message.text == "a answers"
+        about = message.response_metadata["mixture"]
+        assert about["status"] == "degraded"
+        assert "not waited for: its share of the deadline" in about["reasons"][0]
+
+
+def test_a_deadline_before_any_answer_is_an_error(release: threading.Event) -> None:
+    """Where nothing is there yet, the error says that time was up."""
+    with serve(hanging(release, "a", "b")) as stub:
+        graph = create_mixture(
+            [Propose(["a", "b"]), Aggregate("a")],
+            client=clients(stub, "a", "b"),
+            deadline=0.4,
+        )
+        with pytest.raises(NoResponsesError, match="share of the deadline"):
+            graph.invoke(ask())
+
+
+def test_after_the_deadline_nobody_is_asked() -> None:
+    """A step that begins too late costs nothing and keeps what it was given."""
+    passed = threading.Event()
+    last = Scripted(model="last")
+
+    def slow(text: str) -> str:
+        passed.wait(0.3)
+        return text
+
+    steps = [Propose([Scripted(model="a")]), Map(slow), Aggregate(last)]
+    state = create_mixture(steps, deadline=0.2).invoke(ask())
+    assert state["messages"][-1].text == "a answers"
+    assert last.asked == []
+    assert "last was not asked: the deadline of 0.2 s" in state["mixture"]["reasons"][0]
+
+
+# -- Budget --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "calls"),
+    [
+        (together_moa(), 13),
+        ([Propose(["a"] * 6), Rank("a", 2), Refine(["a", "b"]), Aggregate("a")], 10),
+        ([Propose(["a", "b"]), Shuffle()], 2),
+        ([Propose(["a", "b"]), Synthesize(["a"]), Refine(["a", "b"])], 4),
+    ],
+)
+def test_the_number_of_calls_is_known_before_it_runs(steps: Any, calls: int) -> None:
+    """count_calls says what a run without a failure then makes."""
+    assert count_calls(steps) == calls
+    if "a" in {str(agent) for agent in steps[0].agents}:
+        client = models("a", "b")
+        create_mixture(steps, client=client).invoke(ask())
+        assert sum(len(model.asked) for model in client.values()) == calls
+
+
+@pytest.mark.parametrize(
+    ("most", "asked", "answer"),
+    [
+        (5, 5, "last answers"),
+        (4, 4, "a answers"),
+        (3, 3, "a answers"),
+        (1, 1, "a answers"),
+    ],
+)
+def test_a_budget_of_calls_stops_before_the_call_that_would_pass_it(
+    most: int, asked: int, answer: str
+) -> None:
+    """What there is when the budget is spent is the answer, and it says so."""
+    client = models("a", "b", "c", "d", "last")
+    graph = create_mixture(
+        [Propose(["a", "b", "c", "d"]), Aggregate("last")],
+        client=client,
+        max_calls=most,
+    )
+    state = graph.invoke(ask())
+    assert sum(len(model.asked) for model in client.values()) == asked
+    assert state["messages"][-1].text == answer
+    degraded = most < 5
+    assert state["mixture"]["status"] == ("degraded" if degraded else "complete")
+    told = [
+        f"{most} calls had been made (max_calls)" in r
+        for r in state["mixture"]["reasons"]
+    ]
+    assert any(told) is degraded
+
+
+def test_fallbacks_are_calls_of_the_budget_too() -> None:
+    """A fallback that would be one call too many is not asked."""
+    spare = Scripted(model="spare")
+    down = Scripted(model="down", script=OSError("down"))
+    steps = [Propose([Scripted(model="a")]), Aggregate(down, fallbacks=[spare])]
+    state = create_mixture(steps, max_calls=2).invoke(ask())
+    assert spare.asked == []
+    assert state["messages"][-1].text == "a answers"
+    assert create_mixture(steps, max_calls=3).invoke(ask())["messages"][-1].text == (
+        "spare answers"
+    )
+
+
+async def test_a_budget_of_tokens_stops_before_the_call_that_would_pass_it() -> None:
+    """Tokens are estimated before a call, counted after it."""
+    client = models("a", "b", "last")
+    steps = [Propose(["a", "b"]), Aggregate("last", max_tokens=500)]
+    for most, text in ((10_000, "last answers"), (300, "a answers")):
+        graph = create_mixture(steps, client=client, max_total_tokens=most)
+        assert (await graph.ainvoke(ask()))["messages"][-1].text == text
+    assert len(client["last"].asked) == 1
+    with pytest.raises(NoResponsesError, match=r"not asked: 0 tokens had been used"):
+        await run(steps, "Why? " * 100, client, max_total_tokens=50)
+
+
+def test_max_concurrency_bounds_the_calls_in_flight() -> None:
+    """One mixture makes no more calls at once than it may."""
+    now, most = 0, 0
+    lock = threading.Lock()
+
+    def counted(_: Any) -> str:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        threading.Event().wait(0.01)
+        with lock:
+            now -= 1
+        return "x"
+
+    agent = Scripted(model="m", script=counted)
+    graph = create_mixture([Propose([agent] * 8), Aggregate(agent)])
+    graph.invoke(ask(), {"max_concurrency": 2})
+    assert most <= 2
+
+
+# -- Retry ---------------------------------------------------------------------------
+
+
+class HTTPError(Exception):
+    """An error as HTTP clients raise them."""
+
+    def __init__(self, status: int, **headers: str) -> None:
+        super().__init__(str(status))
+        self.status_code = status
+        self.response = type("Response", (), {"headers": headers})()
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (ConnectionError("lost"), 3),
+        (TimeoutError("slow"), 3),
+        (HTTPError(429), 3),
+        (HTTPError(503), 3),
+        (HTTPError(401), 1),
+        (HTTPError(400), 1),
+        (ValueError("wrong"), 1),
+    ],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_function_client_is_asked_again_for_what_may_pass(
+    error: Exception, asked: int, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections, timeouts, 429 and 5xx are tried three times; nothing else is."""
+    monkeypatch.setitem(function_model._RETRY, "wait", wait_none())
+    count = 0
+
+    async def client(model: str, messages: Any, temp: float, max_tokens: int) -> Any:
+        nonlocal count
+        count += 1
+        raise error
+
+    graph = create_mixture([Propose(["a"])], client=client)
+    with pytest.raises(NoResponsesError, match=type(error).__name__):
+        await called(graph, "ainvoke" if asynchronous else "invoke", ask(), None)
+    assert count == asked
+
+
+def test_the_wait_is_what_the_server_asks_for() -> None:
+    """A Retry-After of the server's is kept to, a minute at most."""
+
+    def waited(error: Exception) -> float:
+        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # not needed
+        state.set_exception((type(error), error, None))
+        return function_model._wait(state)
+
+    assert waited(HTTPError(429, **{"retry-after": "7"})) == 7
+    assert waited(HTTPError(429, **{"retry-after": "7000"})) == 60
+    assert 0 <= waited(HTTPError(500)) <= 8
+
+
+def test_a_streamed_answer_at_its_deadline_is_broken_off() -> None:
+    """Half an answer is an error with the proposals, and not an answer."""
+    stop = threading.Event()
+
+    class Endless(Streaming):
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            first, *_ = super()._stream(*args, **kwargs)
+            yield first
+            stop.wait(BOUND)
+
+    steps = [Propose([Scripted(model="a")]), Aggregate(Endless(model="e"))]
+    model = ChatMixture(steps, deadline=1)
+    with pytest.raises(StepFailedError, match="share of the deadline") as raised:
+        list(model.stream("Why?"))
+    stop.set()
+    assert [r["text"] for r in raised.value.responses] == ["a answers"]
