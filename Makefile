@@ -5,7 +5,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 BIN := .venv/bin
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint soak clean
 
 demo: .venv/.demo  ## answer a question with a Self-MoA; MODEL=openai:gpt-4o-mini for another model
 	@$(BIN)/python examples/demo.py $(QUESTION)
@@ -17,6 +17,9 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf .venv .venv-litellm .mypy_cache .pytest_cache .ruff_cache

@@ -413,9 +413,16 @@ def check_steps(steps: object) -> None:
             )
 
 
+_VERBS: Final = {
+    "failed": "failed:",
+    "broken off": "broke off in the middle of the streamed answer:",
+    "given up": "was",
+    "not asked": "was",
+}
+
+
 def _said(reply: Reply) -> str:
-    verb = "failed" if reply["outcome"] in ("failed", "broken off") else "was"
-    return f"{reply['agent']} {verb}{':' if verb == 'failed' else ''} {reply['error']}"
+    return f"{reply['agent']} {_VERBS[reply['outcome']]} {reply['error']}"
 
 
 def _snake(name: str) -> str:

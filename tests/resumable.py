@@ -1,5 +1,7 @@
 """A program that is killed: `python -m tests.resumable URL DATABASE sync|async`.
 
+DATABASE is a file for SQLite, or the URL of a PostgreSQL database.
+
 It answers one question on the thread "1", or goes on with it, and prints the answer.
 """
 
@@ -9,6 +11,8 @@ import sys
 from typing import Any
 
 from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -31,7 +35,9 @@ def graph(url: str, saver: Any) -> Any:
 
 def answer(url: str, database: str) -> str:
     """Answer, or go on, in sync code."""
-    with SqliteSaver.from_conn_string(database) as saver:
+    kind: Any = PostgresSaver if database.startswith("postgresql:") else SqliteSaver
+    with kind.from_conn_string(database) as saver:
+        saver.setup()
         mixture = graph(url, saver)
         begun = mixture.get_state(CONFIG).created_at  # `next` may be empty: see README
         state = mixture.invoke(None if begun else QUESTION, CONFIG)
@@ -40,7 +46,10 @@ def answer(url: str, database: str) -> str:
 
 async def aanswer(url: str, database: str) -> str:
     """Do the same on an event loop."""
-    async with AsyncSqliteSaver.from_conn_string(database) as saver:
+    is_postgres = database.startswith("postgresql:")
+    kind: Any = AsyncPostgresSaver if is_postgres else AsyncSqliteSaver
+    async with kind.from_conn_string(database) as saver:
+        await saver.setup()
         mixture = graph(url, saver)
         begun = (await mixture.aget_state(CONFIG)).created_at
         state = await mixture.ainvoke(None if begun else QUESTION, CONFIG)

@@ -245,7 +245,7 @@ def test_a_streamed_answer_that_breaks_off_is_an_error(wrap: str) -> None:
     model = ChatMixture(steps, on_failure="keep")
     stream = model.stream("Why?")
     assert next(stream).text == "half"
-    with pytest.raises(StepFailedError) as raised:
+    with pytest.raises(StepFailedError, match="x broke off in the middle") as raised:
         list(stream)
     assert [r["text"] for r in raised.value.responses] == ["a answers"]
 

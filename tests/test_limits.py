@@ -1,6 +1,8 @@
 """Quorum, deadline, budget, retry: how long and how much a mixture may take."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -179,6 +181,32 @@ def test_a_quorum_that_is_not_met_is_a_degraded_answer() -> None:
     mixture = graph.invoke(ask())["mixture"]
     assert mixture["status"] == "degraded"
     assert len(mixture["reasons"]) == 2
+
+
+LEFT_BEHIND = """
+import threading
+from langchain_core.runnables import RunnableLambda
+from langchain_mixture import Propose, create_mixture
+
+def hang(_):
+    threading.Event().wait(600)
+
+agents = [RunnableLambda(lambda _: "fine"), RunnableLambda(hang)]
+graph = create_mixture([Propose(agents, quorum=1)])
+print(graph.invoke({"messages": [("user", "Why?")]})["messages"][-1].text)
+"""
+
+
+def test_a_sync_call_that_is_given_up_does_not_hold_the_process() -> None:
+    """The program ends while the call that nobody waits for still hangs."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_BEHIND],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == "fine", done.stderr
 
 
 def test_refine_keeps_the_originals_of_calls_it_does_not_wait_for(

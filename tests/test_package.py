@@ -208,6 +208,20 @@ async def test_every_block_of_the_readme_runs(openai_on_loopback: Any) -> None:
         await execute(block, space)
 
 
+def test_what_the_table_of_errors_quotes_is_what_the_code_says() -> None:
+    """Every message in the docs' table stands in the source."""
+    table = (ROOT / "docs" / "errors.md").read_text()
+    source = "".join(path.read_text() for path in MODULES)
+    plain = re.sub(r'"\s*\n\s*f?"', "", source)
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) > 25
+    for quoted in re.findall(r"`([^`]+)`", " ".join(rows)):
+        field = re.fullmatch(r"(\w+) is", quoted)
+        known = f'"{field[1]}": (' in plain if field else False
+        name = quoted in langchain_mixture.__all__
+        assert known or name or quoted in plain, quoted
+
+
 def test_the_readmes_links_to_files_lead_somewhere() -> None:
     """A relative link in the README names a file that exists."""
     text = (ROOT / "README.md").read_text()

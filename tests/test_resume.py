@@ -1,19 +1,23 @@
 """Going on where a run ended: nobody is paid twice, and no thread is a dead end."""
 
 import os
+import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -34,10 +38,10 @@ ROOT = Path(__file__).parent.parent
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
 
 
-def start(stub: Stub, database: Path, mode: str) -> subprocess.Popen[str]:
-    """Start the program, with every warning an error and a strict serializer."""
+def start(stub: Stub, database: str, mode: str) -> subprocess.Popen[str]:
+    """Start the program, with a strict serializer."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.resumable", stub.url, str(database), mode],
+        [sys.executable, "-m", "tests.resumable", stub.url, database, mode],
         cwd=ROOT,
         env={**os.environ, "LANGGRAPH_STRICT_MSGPACK": "true"},
         stdout=subprocess.PIPE,
@@ -54,31 +58,90 @@ def wait_until(condition: Any) -> None:
         time.sleep(0.01)
 
 
-def saved_replies(database: Path) -> int:
+def saved_replies(database: str) -> int:
     """Count the replies of branches that are safe in the database."""
-    if not database.exists():
-        return 0
-    with closing(sqlite3.connect(database)) as connection:
+    if not database.startswith("postgresql:"):
+        connection: Any = sqlite3.connect(database)
+        table = "writes"
+    else:
+        connection = psycopg.connect(database)
+        table = "checkpoint_writes"
+    with closing(connection):
+        query = f"select count(*) from {table} where channel = 'replies'"
         try:
-            (count,) = connection.execute(
-                "select count(*) from writes where channel = 'replies'"
-            ).fetchone()
-        except sqlite3.OperationalError:  # the tables are not there yet
-            return 0
+            (count,) = connection.execute(query).fetchone()
+        except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
+            return 0  # the tables are not there yet
     return int(count)
 
 
+def postgres_programs() -> Path | None:
+    """Find PostgreSQL's programs, also where Debian hides them."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """Run a PostgreSQL of our own on a free loopback port, and give its URL."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL: install Debian's package postgresql")
+    home = Path(tempfile.mkdtemp(prefix="mixture-postgres-"))
+    user: list[str] = []
+    if os.geteuid() == 0:  # it refuses to run as root
+        user = ["runuser", "-u", "postgres", "--"]
+        shutil.chown(home, "postgres")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def call(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [*user, programs / program, "-D", home / "data", *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=home,
+        )
+
+    call("initdb", "-U", "me", "-A", "trust")
+    options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off"
+    call("pg_ctl", "-w", "-l", str(home / "log"), "-o", options, "start")
+    try:
+        yield f"postgresql://me@127.0.0.1:{port}/postgres"
+    finally:
+        call("pg_ctl", "-w", "-m", "immediate", "stop")
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    """Give the name of a database file."""
+    return str(tmp_path / "checkpoints.sqlite")
+
+
 @pytest.mark.parametrize(
-    ("mode", "hanging", "saved"),
-    [("sync", "c", 2), ("async", "e", 4), ("sync", "f", 5)],
-    ids=["in the first layer", "in the second layer", "in the last call"],
+    ("database", "mode", "hanging", "saved"),
+    [
+        ("sqlite", "sync", "c", 2),
+        ("sqlite", "async", "e", 4),
+        ("sqlite", "sync", "f", 5),
+        ("postgres", "async", "c", 2),
+        ("postgres", "sync", "e", 4),
+        ("postgres", "async", "f", 5),
+    ],
 )
 def test_a_killed_run_goes_on_without_asking_again_who_had_answered(
-    tmp_path: Path, mode: str, hanging: str, saved: int
+    request: pytest.FixtureRequest, database: str, mode: str, hanging: str, saved: int
 ) -> None:
     """After SIGKILL only the call that was under way is made once more."""
     release = threading.Event()
-    database = tmp_path / "checkpoints.sqlite"
+    url = request.getfixturevalue(database)
+    if database == "postgres":  # a database of its own for each case
+        with closing(psycopg.connect(url, autocommit=True)) as connection:
+            connection.execute(f"create database {mode}_{hanging}")
+        url = url.replace("/postgres", f"/{mode}_{hanging}")
 
     def answer(request: dict[str, Any]) -> Answer | str:
         first = stub.asked().count(request["model"]) == 1
@@ -86,15 +149,13 @@ def test_a_killed_run_goes_on_without_asking_again_who_had_answered(
         return Answer(f"{request['model']}!", after=release if hangs else None)
 
     with serve(answer) as stub:
-        process = start(stub, database, mode)
+        process = start(stub, url, mode)
         try:
-            wait_until(
-                lambda: hanging in stub.asked() and saved_replies(database) == saved
-            )
+            wait_until(lambda: hanging in stub.asked() and saved_replies(url) == saved)
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        process = start(stub, database, mode)
+        process = start(stub, url, mode)
         output, errors = process.communicate(timeout=60)
         release.set()
         assert output.strip() == "f!", errors
