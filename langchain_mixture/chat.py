@@ -31,11 +31,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import (
     Runnable,
     RunnableBinding,
-    RunnableConfig,
     RunnableParallel,
     RunnableSequence,
 )
-from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr
@@ -45,14 +43,7 @@ from langchain_mixture.errors import InvalidMixtureError, StepFailedError
 from langchain_mixture.graph import MixtureGraph, build, create_mixture
 from langchain_mixture.identity import Unknown, identity_of
 from langchain_mixture.layers import ChatInput, Layer, check_steps, layers_of
-from langchain_mixture.nesting import (
-    CONFIG,
-    PARENT,
-    Parent,
-    detached,
-    during,
-    inner_config,
-)
+from langchain_mixture.nesting import NestingChatModel, detached, inner_config
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.profile import profile_of
 from langchain_mixture.request import Request
@@ -81,7 +72,7 @@ class _Built:
         return _Built, ()
 
 
-class ChatMixture(BaseChatModel):
+class ChatMixture(NestingChatModel):
     """A mixture wherever a chat model goes.
 
     It is a `BaseChatModel`: it streams the answer's own tokens, takes tools and
@@ -216,9 +207,8 @@ class ChatMixture(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        inputs = {"messages": messages, "request": self._request(stop, kwargs)}
+        graph, inputs = self._prepared(messages, stop, kwargs)
         config = inner_config(CallbackManager, run_manager, len(self.steps))
-        graph = cast("Any", self._compiled().graph)
         with detached():
             state = graph.invoke(inputs, config)
         return self._result(state)
@@ -230,9 +220,8 @@ class ChatMixture(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        inputs = {"messages": messages, "request": self._request(stop, kwargs)}
+        graph, inputs = self._prepared(messages, stop, kwargs)
         config = inner_config(AsyncCallbackManager, run_manager, len(self.steps))
-        graph = cast("Any", self._compiled().graph)
         with detached():
             state = await graph.ainvoke(inputs, config)
         return self._result(state)
@@ -244,26 +233,21 @@ class ChatMixture(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        request = self._request(stop, kwargs)
-        inputs = {"messages": messages, "request": request}
+        graph, inputs = self._prepared(messages, stop, kwargs)
         config = inner_config(CallbackManager, run_manager, len(self.steps))
-        graph = cast("Any", self._compiled().graph)
         parts = graph.stream(inputs, config, stream_mode=_MODES)
-        state: Any = {}
+        state: dict[str, Any] = {}
         try:
             while True:
                 with detached():
                     part = next(parts, None)
                 if part is None:
                     break
-                mode, value = part
-                if mode == "messages":
-                    yield _chunk(value[0])
-                elif mode == "values" or "__interrupt__" in value:
-                    state = {**state, **value}
+                if (chunk := _chunk_of(part, state)) is not None:
+                    yield chunk
             yield self._last_chunk(state)
         finally:
-            request.cancel()  # else closing would wait for the calls under way
+            inputs["request"].cancel()  # else closing waits for the calls under way
             with detached():
                 parts.close()
 
@@ -274,10 +258,7 @@ class ChatMixture(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        chunks = self._achunks(messages, stop, run_manager, kwargs)
-        if (parent := PARENT.get()) is not None:
-            parent.opened.append(chunks)  # core does not close what it iterates
-        return chunks
+        return self.closed_later(self._achunks(messages, stop, run_manager, kwargs))
 
     async def _achunks(
         self,
@@ -286,23 +267,29 @@ class ChatMixture(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None,
         kwargs: dict[str, Any],
     ) -> AsyncGenerator[ChatGenerationChunk]:
-        inputs = {"messages": messages, "request": self._request(stop, kwargs)}
+        graph, inputs = self._prepared(messages, stop, kwargs)
         config = inner_config(AsyncCallbackManager, run_manager, len(self.steps))
-        graph = cast("Any", self._compiled().graph)
         parts = graph.astream(inputs, config, stream_mode=_MODES)
-        state: Any = {}
+        state: dict[str, Any] = {}
         async with aclosing(parts):
             while True:
                 with detached():
                     part = await anext(parts, None)
                 if part is None:
                     break
-                mode, value = part
-                if mode == "messages":
-                    yield _chunk(value[0])
-                elif mode == "values" or "__interrupt__" in value:
-                    state = {**state, **value}
+                if (chunk := _chunk_of(part, state)) is not None:
+                    yield chunk
         yield self._last_chunk(state)
+
+    def _prepared(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+    ) -> tuple[Any, dict[str, Any]]:
+        """Give the graph, and what goes into it."""
+        request = self._request(stop, kwargs)
+        return self._compiled().graph, {"messages": messages, "request": request}
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -357,104 +344,6 @@ class ChatMixture(BaseChatModel):
             chunk_position="last",
         )
         return ChatGenerationChunk(message=chunk)
-
-    # -- Where core tells a model its config and its run -----------------------------
-    #
-    # Core calls `_stream` without a run manager, and `_generate` without the config.
-
-    def invoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        with during(CONFIG, ensure_config(config)):
-            return super().invoke(input, config, stop=stop, **kwargs)
-
-    async def ainvoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        with during(CONFIG, ensure_config(config)):
-            return await super().ainvoke(input, config, stop=stop, **kwargs)
-
-    def stream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> Iterator[AIMessageChunk]:
-        config = ensure_config(config)
-        parent = Parent.begun(CallbackManager.configure(config["callbacks"]), config)
-        chunks = super().stream(input, parent.config(config), stop=stop, **kwargs)
-        try:
-            while True:
-                with during(CONFIG, config), during(PARENT, parent):
-                    chunk = next(chunks, None)
-                if chunk is None:
-                    return
-                yield chunk
-        finally:
-            cast("Any", chunks).close()
-
-    async def astream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[AIMessageChunk]:
-        config = ensure_config(config)
-        manager = AsyncCallbackManager.configure(config["callbacks"])
-        parent = Parent.begun(manager, config)
-        chunks = super().astream(input, parent.config(config), stop=stop, **kwargs)
-        async with aclosing(cast("Any", chunks)):
-            try:
-                while True:
-                    with during(CONFIG, config), during(PARENT, parent):
-                        chunk = await anext(chunks, None)
-                    if chunk is None:
-                        return
-                    yield chunk
-            finally:
-                for opened in parent.opened:
-                    await opened.aclose()
-
-    # Private, as core has no public place where a run manager is known before
-    # `_stream` is called on behalf of `invoke`; the tests of traces pin it.
-
-    def _generate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        model = BaseChatModel._generate_with_cache  # noqa: SLF001
-        parent = Parent.of(run_manager) if run_manager else None
-        with during(PARENT, parent):
-            return model(self._cacheable(), messages, stop, run_manager, **kwargs)
-
-    async def _agenerate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        model = BaseChatModel._agenerate_with_cache  # noqa: SLF001
-        parent = Parent.of(run_manager) if run_manager else None
-        with during(PARENT, parent):
-            return await model(self._cacheable(), messages, stop, run_manager, **kwargs)
 
     # -- Tools and structured output -------------------------------------------------
 
@@ -608,7 +497,7 @@ class ChatMixture(BaseChatModel):
             "report_usage": self.report_usage,
         }
 
-    def _cacheable(self) -> ChatMixture:
+    def cacheable(self) -> BaseChatModel:
         """Stay out of the cache where the content of a function cannot be told."""
         if self.cache is False or not Unknown.is_in(self._identifying_params):
             return self
@@ -649,6 +538,18 @@ def _with_model(
         "the answering model's structured output is not a model and a parser; allowed: "
         'method="function_calling".'
     )
+
+
+def _chunk_of(
+    part: tuple[str, Any], state: dict[str, Any]
+) -> ChatGenerationChunk | None:
+    """Make a chunk of a part of the graph's stream, or take its state down."""
+    mode, value = part
+    if mode == "messages":
+        return _chunk(value[0])
+    if mode == "values" or "__interrupt__" in value:
+        state.update(value)
+    return None
 
 
 def _chunk(message: BaseMessage) -> ChatGenerationChunk:
