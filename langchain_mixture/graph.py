@@ -33,9 +33,9 @@ from langchain_mixture.layers import (
     MixtureInput,
     MixtureOutput,
     MixtureState,
+    Superstep,
     layers_of,
 )
-from langchain_mixture.limits import Latch
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.steps import HistoryRow, Reply, Response, Step, Timeout, shown
 
@@ -251,42 +251,40 @@ class _Branch(Runnable[MixtureState, dict[str, Any]]):
         self._layer = layer
         self._index = index
 
-    def _attempts(
-        self, state: MixtureState, marks: Mapping[str, Any]
-    ) -> list[Question]:
-        questions = self._layer.questions(_marked(state, marks))
-        return questions[self._index] if self._index < len(questions) else []
-
     @contextmanager
-    def _latched(self) -> Iterator[Latch | None]:
-        """Share a quorum with the other branches of the same superstep."""
-        if self._layer.step.quorum is None:
-            yield None
-            return
+    def _superstep(self) -> Iterator[Superstep]:
+        """Share with the other branches what is the same for all of them."""
         info = get_runtime().execution_info
         checkpoint = info.checkpoint_id if info else ""  # the same for all of them
-        latch = self._layer.latch(checkpoint)
+        superstep = self._layer.superstep(checkpoint)
         try:
-            yield latch
+            yield superstep
         finally:
-            if latch.done():
-                self._layer.latches.pop(checkpoint, None)
+            if superstep.done():
+                self._layer.supersteps.pop(checkpoint, None)
+
+    def _attempts(self, superstep: Superstep, state: MixtureState) -> list[Question]:
+        calls = superstep.calls(state)
+        if self._index >= len(calls):
+            return []
+        return self._layer.attempts(state, calls, self._index)
 
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> dict[str, Any]:
         marks = self._layer.marks(input)
-        with self._latched() as latch:
-            replies = ask(self._attempts(input, marks), ensure_config(config), latch)
+        with self._superstep() as superstep:
+            attempts = self._attempts(superstep, _marked(input, marks))
+            replies = ask(attempts, ensure_config(config), superstep.latch)
         return {"replies": replies, "asked": True, **marks}
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> dict[str, Any]:
         marks = self._layer.marks(input)
-        with self._latched() as latch:
-            attempts = self._attempts(input, marks)
-            replies = await aask(attempts, ensure_config(config), latch)
+        with self._superstep() as superstep:
+            attempts = self._attempts(superstep, _marked(input, marks))
+            replies = await aask(attempts, ensure_config(config), superstep.latch)
         return {"replies": replies, "asked": True, **marks}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import operator
 import re
+import threading
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -35,12 +36,20 @@ from langchain_mixture.history import Usage, row, usage_of
 from langchain_mixture.limits import Latch
 from langchain_mixture.options import Options
 from langchain_mixture.request import Request
-from langchain_mixture.steps import Agent, HistoryRow, Reply, Response, Step, shown
+from langchain_mixture.steps import (
+    Agent,
+    Call,
+    HistoryRow,
+    Reply,
+    Response,
+    Step,
+    shown,
+)
 
 logger = logging.getLogger("langchain_mixture")
 
-MAX_LATCHES: Final = 10_000
-"""How many runs may wait for a quorum of one step at once, in one process."""
+MAX_SUPERSTEPS: Final = 10_000
+"""How many runs may be at one step at once, in one process, and share their work."""
 
 
 class Mixture(TypedDict):
@@ -109,8 +118,8 @@ class Layer:
     options: Options
     steps_left: int
     """How many steps that ask there are, from this one on."""
-    latches: dict[str, Latch] = field(default_factory=dict, compare=False)
-    """The quorums of the runs that are at this step, by checkpoint."""
+    supersteps: dict[str, Superstep] = field(default_factory=dict, compare=False)
+    """The runs that are at this step's branches, by checkpoint."""
 
     @property
     def branches(self) -> list[str]:
@@ -125,8 +134,12 @@ class Layer:
         # What an earlier turn of the thread left is not for the first step.
         return [] if self.first else state["mixture"]["responses"]
 
-    def questions(self, state: MixtureState) -> list[list[Question]]:
-        """Give the step's calls, each with the fallbacks to try after it."""
+    def calls(self, state: MixtureState) -> Sequence[Call]:
+        """Ask the step for its calls.
+
+        Raises:
+            StepFailedError: It gives too many, or raises; or there is no message.
+        """
         try:
             if not state.get("messages"):
                 raise ValueError("the conversation is empty; give it a message")
@@ -138,32 +151,32 @@ class Layer:
                 )
         except Exception as error:
             raise self._broken(state, error, self._earlier(state)) from error
+        return calls
+
+    def attempts(
+        self, state: MixtureState, calls: Sequence[Call], index: int
+    ) -> list[Question]:
+        """Give one call as a question to its agent, and those to its fallbacks."""
         streams = self.answering and self.last and len(self.members) == 1
-        request = state.get("request") or Request()
-        ends = self._ends(state)
         spent = Budget.of(self.options, self._earlier(state))
+        for call, member in zip(calls[:index], self.members, strict=False):
+            spent.refuses(call, member)
         return [
-            [
-                Question(
-                    member=asked,
-                    call=call,
-                    request=request,
-                    step=self.name,
-                    index=index,
-                    timeout=self._timeout(asked),
-                    ends=ends,
-                    unasked=self._too_late(state) or spent.refuses(call, asked),
-                    streams=streams and asked.is_model,
-                    visible=(streams and asked.is_model)
-                    or self.options.stream_proposals,
-                    writes=self.step.answers,
-                    may_answer=self.answering,
-                )
-                for asked in (member, *self.fallbacks)
-            ]
-            for index, (call, member) in enumerate(
-                zip(calls, self.members, strict=False)
+            Question(
+                member=asked,
+                call=calls[index],
+                request=state.get("request") or Request(),
+                step=self.name,
+                index=index,
+                timeout=self._timeout(asked),
+                ends=self._ends(state),
+                unasked=self._too_late(state) or spent.refuses(calls[index], asked),
+                streams=streams and asked.is_model,
+                visible=(streams and asked.is_model) or self.options.stream_proposals,
+                writes=self.step.answers,
+                may_answer=self.answering,
             )
+            for asked in (self.members[index], *self.fallbacks)
         ]
 
     def _timeout(self, member: Member) -> float | None:
@@ -191,13 +204,11 @@ class Layer:
             return f"not asked: the deadline of {self.options.deadline:g} s has passed"
         return None
 
-    def latch(self, checkpoint: str) -> Latch:
-        """Give the quorum that the branches of one run share."""
-        quorum = self.step.quorum or len(self.members)
-        fresh = Latch(quorum, self.step.grace, len(self.members))
-        if len(self.latches) >= MAX_LATCHES:  # left by runs that were cut off
-            self.latches.pop(next(iter(self.latches)), None)
-        return self.latches.setdefault(checkpoint, fresh)
+    def superstep(self, checkpoint: str) -> Superstep:
+        """Give what the branches of one run share, which are at one checkpoint."""
+        if len(self.supersteps) >= MAX_SUPERSTEPS:  # left by runs that were cut off
+            self.supersteps.pop(next(iter(self.supersteps)), None)
+        return self.supersteps.setdefault(checkpoint, Superstep(self))
 
     def missing(self, state: MixtureState) -> list[list[Question]]:
         """Give the questions that have no answer, for the step's own node to ask.
@@ -214,11 +225,9 @@ class Layer:
         met = self.step.quorum is not None and len(have) >= self.step.quorum
         if (fresh and have) or met:
             return []
-        return [
-            attempts
-            for attempts in self.questions(state)
-            if attempts[0].index not in have
-        ]
+        calls = self.calls(state)
+        indices = (index for index in range(len(calls)) if index not in have)
+        return [self.attempts(state, calls, index) for index in indices]
 
     def kept(
         self, state: MixtureState, replies: Sequence[Reply]
@@ -326,6 +335,31 @@ class Layer:
         )
 
 
+class Superstep:
+    """What the branches of one step share in one run: their calls and their quorum."""
+
+    def __init__(self, layer: Layer) -> None:
+        quorum = layer.step.quorum
+        self.latch = None if quorum is None else Latch(quorum, layer.step.grace)
+        self._layer = layer
+        self._left = len(layer.members)
+        self._calls: Sequence[Call] | None = None
+        self._lock = threading.Lock()
+
+    def calls(self, state: MixtureState) -> Sequence[Call]:
+        """Give the step's calls, which are worked out once for all branches."""
+        with self._lock:
+            if self._calls is None:
+                self._calls = self._layer.calls(state)
+            return self._calls
+
+    def done(self) -> bool:
+        """Take note that a branch is done, and tell whether it was the last one."""
+        with self._lock:
+            self._left -= 1
+            return self._left == 0
+
+
 def layers_of(
     steps: Sequence[Step],
     client: Client,
@@ -360,7 +394,7 @@ def layers_of(
                 last=k == len(steps) - 1,
                 answering=k == answering,
                 options=options,
-                steps_left=asking - sum(bool(layer.members) for layer in layers),
+                steps_left=max(1, asking - sum(bool(lay.members) for lay in layers)),
             )
         )
         arriving = _leaving(options, agents, arriving, leaving)
@@ -433,7 +467,7 @@ def _answer(
     response: Response, message: AIMessage | None, mixture: Mixture
 ) -> AIMessage:
     """Make the answer of the chosen response, of the model's own message if it is."""
-    if mixture["reasons"]:
+    if mixture["status"] == "degraded":
         logger.warning("degraded answer: %s", "; ".join(mixture["reasons"]))
     if message is None:
         message = AIMessage(response["text"], tool_calls=response["tool_calls"])

@@ -19,19 +19,18 @@ class Latch:
     """Lets the calls of one step know when enough of them have answered.
 
     Example:
-        >>> latch = Latch(quorum=1, grace=0.0, calls=2)
+        >>> latch = Latch(quorum=1, grace=0.0)
         >>> latch.enter(lambda: None)
         >>> latch.leave(lambda: None, answered=True)
         >>> latch.is_closed()
         True
     """
 
-    def __init__(self, quorum: int, grace: float, calls: int) -> None:
+    def __init__(self, quorum: int, grace: float) -> None:
         self.quorum = quorum
         self.closes_at: float | None = None
         """When the calls that are left are given up, on the monotonic clock."""
         self._grace = grace
-        self._left = calls
         self._answered = 0
         self._wakes: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
@@ -56,12 +55,6 @@ class Latch:
             wakes = list(self._wakes) if met else []
         for other in wakes:
             other()
-
-    def done(self) -> bool:
-        """Take note that a branch is done, and tell whether it was the last one."""
-        with self._lock:
-            self._left -= 1
-            return self._left == 0
 
 
 class Limit:

@@ -243,6 +243,21 @@ def every_abc() -> dict[str, Scripted]:
     return models("a", "b", "c")
 
 
+def test_a_steps_calls_are_worked_out_once_for_all_branches() -> None:
+    """The prompts of a wide layer are not built anew by each of its branches."""
+    worked_out = []
+
+    @dataclass(frozen=True)
+    class Counting(Synthesize):
+        def calls(self, *arguments: Any) -> Sequence[Call]:
+            worked_out.append(1)
+            return super().calls(*arguments)
+
+    steps = [Propose(["a"] * 8), Counting(["b"] * 8)]
+    create_mixture(steps, client=models("a", "b")).invoke(ask())
+    assert len(worked_out) == 1
+
+
 def test_two_hundred_calls_at_once_are_not_narrowed_by_a_thread_pool() -> None:
     """The graph brings a max_concurrency as wide as its widest step."""
     barrier = threading.Barrier(64, timeout=30)

@@ -174,6 +174,14 @@ async def test_a_branch_that_starts_late_does_not_ask(asynchronous: bool) -> Non
     assert len(state["mixture"]["history"][0]["llm_calls"]) == 1
 
 
+def test_a_quorum_that_is_met_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller's own rule was met: nothing is logged as degraded."""
+    client = models("a", b=OSError("down"))
+    graph = create_mixture([Propose(["a", "b"], quorum=1)], client=client)
+    assert graph.invoke(ask())["mixture"]["status"] == "complete"
+    assert caplog.records == []
+
+
 def test_a_quorum_that_is_not_met_is_a_degraded_answer() -> None:
     """Fewer answers than the quorum are used, and the result says why."""
     client = models("a", b=OSError("down"), c=OSError("down"))
@@ -227,12 +235,12 @@ def test_refine_keeps_the_originals_of_calls_it_does_not_wait_for(
     assert outputs == ["r answers", "b answers"]
 
 
-def test_quorums_leave_nothing_behind() -> None:
-    """Whoever was the last of a step takes its quorum away."""
+def test_supersteps_leave_nothing_behind() -> None:
+    """The last branch of a step takes away what they shared, a quorum included."""
     graph = create_mixture([Propose(["a", "b"], quorum=1)], client=models("a", "b"))
     graph.batch([ask()] * 20)
     branch: Any = graph.builder.nodes["1_propose/a"].runnable
-    assert branch._layer.latches == {}
+    assert branch._layer.supersteps == {}
 
 
 @pytest.mark.parametrize(

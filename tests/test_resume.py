@@ -89,9 +89,9 @@ def postgres() -> Iterator[str]:
     if programs is None:
         pytest.skip("no PostgreSQL: install Debian's package postgresql")
     home = Path(tempfile.mkdtemp(prefix="mixture-postgres-"))
-    user: list[str] = []
+    user: Any = {}
     if os.geteuid() == 0:  # it refuses to run as root
-        user = ["runuser", "-u", "postgres", "--"]
+        user = {"user": "postgres", "group": "postgres", "extra_groups": []}
         shutil.chown(home, "postgres")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,10 +99,11 @@ def postgres() -> Iterator[str]:
 
     def call(program: str, *arguments: str) -> None:
         subprocess.run(
-            [*user, programs / program, "-D", home / "data", *arguments],
+            [programs / program, "-D", home / "data", *arguments],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=home,
+            **user,
         )
 
     call("initdb", "-U", "me", "-A", "trust")
