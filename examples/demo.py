@@ -25,7 +25,7 @@ def main(question: str) -> None:
         else:
             name = "SmolLM2-135M, on this machine"
             url = stack.enter_context(local_model())
-            model = ChatOpenAI(base_url=url, api_key="none", model="smollm2-135m")  # type: ignore[arg-type]  # a str will do
+            model = ChatOpenAI(base_url=url, api_key="none", model="smollm2-135m")
         print(f"{question}\n(4 samples of {name}, fused by the same)\n", flush=True)
         answer(model, question)
 

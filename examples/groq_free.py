@@ -14,7 +14,7 @@ GROQ_FREE = [
 ]
 client = ChatOpenAI(
     base_url=os.environ.get("GROQ_BASE_URL", "https://api.groq.com/openai/v1"),
-    api_key=os.environ["GROQ_API_KEY"],  # type: ignore[arg-type]  # a str will do
+    api_key=os.environ["GROQ_API_KEY"],
 )
 graph = create_mixture(
     [

@@ -13,7 +13,7 @@ from langchain_mixture import Aggregate, Propose, create_mixture
 claude = ChatOpenAI(
     model="claude-sonnet-4-20250514",
     base_url=os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com/v1/"),
-    api_key=os.environ["ANTHROPIC_API_KEY"],  # type: ignore[arg-type]  # a str will do
+    api_key=os.environ["ANTHROPIC_API_KEY"],
 )
 graph = create_mixture(
     [

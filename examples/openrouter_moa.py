@@ -17,7 +17,7 @@ PROPOSERS = [
 ]
 client = ChatOpenAI(
     base_url=os.environ.get("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
-    api_key=os.environ["OPENROUTER_API_KEY"],  # type: ignore[arg-type]  # a str will do
+    api_key=os.environ["OPENROUTER_API_KEY"],
 )
 steps = together_moa(PROPOSERS, "qwen/qwen-2.5-72b-instruct", max_tokens=512)
 graph = create_mixture(steps, client=client)

@@ -9,7 +9,7 @@ from langchain_mixture import Aggregate, Propose, Rank, run
 
 client = ChatOpenAI(
     base_url=os.environ.get("GROQ_BASE_URL", "https://api.groq.com/openai/v1"),
-    api_key=os.environ["GROQ_API_KEY"],  # type: ignore[arg-type]  # a str will do
+    api_key=os.environ["GROQ_API_KEY"],
 )
 pipeline = [
     Propose(["llama-3.3-70b-versatile", "llama-3.1-8b-instant", "qwen/qwen3-32b"]),

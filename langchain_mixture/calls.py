@@ -72,8 +72,10 @@ class Question:
         runnable, messages = self.member.runnable, self.call["messages"]
         if self.request.binds:
             tooled = self._with_tools(config)
-            runnable = tooled or runnable
-            messages = messages if tooled else tools_as_text(messages)
+            if tooled is None:
+                messages = tools_as_text(messages)
+            else:
+                runnable = tooled
         if self.member.sample > 1 and messages:
             # A cache of model answers would else give every sample the same one.
             last = messages[-1]
