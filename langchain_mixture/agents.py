@@ -42,8 +42,8 @@ Resolve: TypeAlias = Callable[[str], Runnable[Any, Any]]
 
 _CLIENTS = (
     "a chat model, a mapping from names to models, a function of one parameter (the "
-    "name) that returns a model, a function of model, messages, temp and max_tokens, "
-    "or None for init_chat_model"
+    "name) that returns a model, a function with parameters named model, messages, "
+    "temp and max_tokens, or None for init_chat_model"
 )
 
 
@@ -103,7 +103,8 @@ def members(
             wanted = " and ".join(arguments)
             raise InvalidMixtureError(
                 f"{step_name}: {wanted} cannot be set for {name!r}: it is "
-                f"{shown(runnable)} and not a chat model, nor a wrapper of one."
+                f"{shown(runnable)} and not a chat model, nor a wrapper of one. Set it "
+                "on the model inside, and None on the step or preset."
             )
         clean = re.sub(r"[:|\s]+", "/", name).strip("/") or "agent"
         seen[clean] += 1
@@ -166,12 +167,19 @@ def _maker(client: Client) -> Callable[[str], object]:
         return lambda name: _looked_up(client, name)
     elif callable(client):
         parameters = _parameters(client)
-        if "messages" in parameters or parameters == {"**"}:
+        if {*_ASKED} <= parameters or parameters == {"**"}:
             fn = cast("ClientFunction", client)
             return lambda name: FunctionChatModel(model=name, fn=fn)
         if _takes_one(client):
             return cast("Callable[[str], Agent]", client)
+        names = ", ".join(sorted(parameters)) or "none"
+        raise InvalidMixtureError(
+            f"client is {shown(client)} of the parameters {names}; allowed: {_CLIENTS}."
+        )
     raise InvalidMixtureError(f"client is {shown(client)}; allowed: {_CLIENTS}.")
+
+
+_ASKED = ("model", "messages", "temp", "max_tokens")
 
 
 def _parameters(function: Callable[..., object]) -> set[str]:

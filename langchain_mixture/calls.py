@@ -26,6 +26,7 @@ from langchain_core.messages import (
     BaseMessage,
     message_chunk_to_message,
 )
+from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from langgraph.constants import TAG_NOSTREAM
@@ -56,6 +57,8 @@ class Question:
     """Seconds; None = no limit."""
     ends: float | None
     """When its share of the deadline is used up, on the monotonic clock."""
+    counts: bool
+    """Whether tokens are estimated where the model reports none, for a budget."""
     unasked: str | None
     """Why it is not to be asked at all; None where it is."""
     streams: bool
@@ -355,6 +358,8 @@ class _Record:
     ) -> Reply:
         question = self._question
         read, written = self._tokens(message)
+        guessed = question.counts and not read + written and outcome != "not asked"
+        talk = [*question.call["messages"], *([] if message is None else [message])]
         keeps = question.may_answer and error is None
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
@@ -372,6 +377,7 @@ class _Record:
             "in_tokens": read,
             "out_tokens": written,
             "message": message if keeps else None,
+            "estimated_tokens": estimated(talk) if guessed else 0,
             "truncated": error is None and _is_truncated(message),
             "outcome": outcome,
         }
@@ -478,6 +484,16 @@ def _refusal(message: AIMessage) -> str | None:
     if message.response_metadata.get("stop_reason") == "refusal":
         return message.text or "no words"
     return None
+
+
+def estimated(messages: Sequence[BaseMessage]) -> int:
+    """Estimate the tokens of messages, at about four characters a token.
+
+    Example:
+        >>> estimated([AIMessage("four" * 100)])
+        106
+    """
+    return count_tokens_approximately(messages)
 
 
 def _is_truncated(message: AIMessage | None) -> bool:

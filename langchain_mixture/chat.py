@@ -399,8 +399,9 @@ class ChatMixture(NestingChatModel):
                 request.bound(member.runnable, answering=True)
             except NotImplementedError:
                 raise InvalidMixtureError(
-                    f"{member.name!r}, which answers, cannot bind tools: it is "
-                    f"{shown(next(leaves(member.runnable)))}."
+                    f"{member.name!r}, which answers, cannot bind tools "
+                    f"({shown(next(leaves(member.runnable)))}); the last step that "
+                    "writes needs a model that calls tools."
                 ) from None
         bound = {"tools": written, "tool_choice": tool_choice, "tool_binding": kwargs}
         given = {key: value for key, value in bound.items() if value not in (None, {})}

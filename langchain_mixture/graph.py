@@ -27,6 +27,7 @@ from langgraph.types import All, Checkpointer
 
 from langchain_mixture.agents import Client
 from langchain_mixture.calls import Question, aask, aask_all, ask, ask_all
+from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.function_model import wait_for
 from langchain_mixture.layers import (
     Layer,
@@ -72,16 +73,18 @@ def create_mixture(
         client: What turns names into models: a chat model, a mapping, a function of
             the name, a function of `model, messages, temp, max_tokens`, or None for
             `init_chat_model`.
-        on_failure: Where every call of a step failed, "raise", or "keep" the responses
-            that it was given and go on.
+        on_failure: Where every call of a Propose, Synthesize, Aggregate or Vote failed,
+            "raise", or "keep" the responses that it was given and go on. (Refine and
+            Rank go on in any case; where there is nothing to keep it always raises.)
         timeout: Seconds per call; between two chunks where the answer streams. None =
             no limit; "default" = 300 for models and no limit for agents that are
             graphs.
         deadline: Seconds for the whole run. Each step that asks gets an equal share of
             what is left; a call that is not done by then is given up, and the answer
             is made of what is there.
-        max_calls: The most calls, fallbacks included; where the next one would be one
-            too many, the answer is made of what is there.
+        max_calls: At most this many calls, fallbacks included, the first steps' first;
+            once they are used up, the answer is made of what is there. `count_calls`
+            says how many a pipeline makes.
         max_total_tokens: The same for tokens read and written, by an estimate before
             each call.
         stream_proposals: Whether `stream_mode="messages"` also delivers the tokens of
@@ -91,8 +94,8 @@ def create_mixture(
         checkpointer: As in `StateGraph.compile`; so are the arguments that follow.
         store: Passed on.
         cache: Passed on.
-        interrupt_before: Names of steps or branches; a step that fans out is
-            interrupted before any of its calls is made.
+        interrupt_before: Names of steps or branches, such as `2_aggregate`; a step that
+            fans out is interrupted before any of its calls is made.
         interrupt_after: Names of steps or branches.
         name: The graph's name in traces, and as an agent of another graph.
 
@@ -214,6 +217,8 @@ async def run(
         text, history = asyncio.run(run(pipeline, "Hello?", client))
         ```
     """
+    if not isinstance(query, str):
+        raise InvalidMixtureError(f"query is {shown(query)}; allowed: a string.")
     graph = create_mixture(
         pipeline,
         client=client,
@@ -346,4 +351,10 @@ def _marked(state: MixtureState, marks: Mapping[str, Any]) -> MixtureState:
 def _listed(kept: object) -> list[Response]:
     if not isinstance(kept, list):
         raise TypeError(f"keep() returned {shown(kept)}; it must return a list")
+    for item in kept:
+        if not isinstance(item, dict) or not Response.__required_keys__ <= set(item):
+            raise TypeError(
+                f"keep() returned a list with {shown(item)}; it must hold responses: "
+                "those it was given, copies with another text, or answered(replies)"
+            )
     return kept

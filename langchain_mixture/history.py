@@ -55,6 +55,8 @@ def _call(reply: Reply) -> LLMCall:
     }
     if reply["error"] is not None:
         call["error"] = reply["error"]
+    if reply["estimated_tokens"]:
+        call["estimated_tokens"] = reply["estimated_tokens"]
     if reply["truncated"]:
         call["truncated"] = True
     return call

@@ -58,7 +58,8 @@ class Mixture(TypedDict):
     status: Literal["complete", "degraded"]
     """`complete` only if every call has answered, or the step's quorum was met."""
     reasons: list[str]
-    """Why it is degraded, in words; also on how many answers a quorum rests."""
+    """What went wrong, in words; also, where a quorum was met, on how many answers
+    its step rests. Empty where every call has answered."""
     responses: list[Response]
     """The responses that the last step left; the first one is the answer."""
     history: list[HistoryRow]
@@ -142,7 +143,10 @@ class Layer:
         """
         try:
             if not state.get("messages"):
-                raise ValueError("the conversation is empty; give it a message")
+                raise ValueError(
+                    "the conversation is empty; the input is "
+                    '{"messages": [...]} with one message or more'
+                )
             calls = self.step.calls(state["messages"], self.incoming(state))
             if len(calls) > len(self.members):
                 raise ValueError(
@@ -170,6 +174,7 @@ class Layer:
                 index=index,
                 timeout=self._timeout(asked),
                 ends=self._ends(state),
+                counts=self.options.max_total_tokens is not None,
                 unasked=self._too_late(state) or spent.refuses(calls[index], asked),
                 streams=streams and asked.is_model,
                 visible=(streams and asked.is_model) or self.options.stream_proposals,
@@ -300,7 +305,18 @@ class Layer:
         if failures and quorum is not None and answered >= quorum:
             rests = f"rests on {answered} of {len(last_of)} answers"
             return [], [f"{self.name}: {rests}, as its quorum of {quorum} allows"]
-        return [f"{self.name}: {_said(reply)}" for reply in failures], []
+        reasons = [f"{self.name}: {self._said(reply)}" for reply in failures]
+        if failures and quorum is not None and answered:
+            reasons.append(
+                f"{self.name}: quorum of {quorum} not met, {answered} answered"
+            )
+        return reasons, []
+
+    def _said(self, reply: Reply) -> str:
+        member = self.members[reply["index"]]
+        repeats = member.name == reply["agent"] and member.sample > 1
+        name = f"{member.name}#{member.sample}" if repeats else reply["agent"]
+        return f"{name} {_VERBS[reply['outcome']]} {reply['error']}"
 
     def _keeps(self, replies: Sequence[Reply]) -> bool:
         """Tell whether the responses go on where every call failed."""
@@ -318,8 +334,8 @@ class Layer:
     ) -> StepFailedError:
         why = "; ".join(reasons) or f"{self.name}: no response was accepted"
         if responses and reasons:
-            message = f"every call of {self.name} failed, its {len(responses)} "
-            message += f"responses are in this error's .responses: {why}"
+            message = f"every call of {self.name} failed: {why}; what it was given is "
+            message += "in this error's .responses"
             return StepFailedError(message, responses=responses, history=history)
         return NoResponsesError(
             f"no response is left: {why}", responses=responses, history=history
@@ -453,10 +469,6 @@ _VERBS: Final = {
     "given up": "was",
     "not asked": "was",
 }
-
-
-def _said(reply: Reply) -> str:
-    return f"{reply['agent']} {_VERBS[reply['outcome']]} {reply['error']}"
 
 
 def _snake(name: str) -> str:

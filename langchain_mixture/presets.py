@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.llm_steps import Aggregate, Propose, Synthesize
 from langchain_mixture.steps import Agent, Step
 from langchain_mixture.transform_steps import Dropout, Shuffle
@@ -41,18 +42,20 @@ def together_moa(
         max_tokens: Limit of each reply, in tokens; None = the models' own.
 
     Raises:
-        ValueError: Fewer than 2 layers.
+        InvalidMixtureError: Fewer than 2 layers, or no proposers.
 
     Example:
         >>> [type(step).__name__ for step in together_moa()]
         ['Propose', 'Synthesize', 'Aggregate']
     """
     if layers < 2:
-        raise ValueError(f"layers is {layers}; allowed: 2 or more.")
-    middle = Synthesize(proposers, temp=temp, max_tokens=max_tokens)
+        raise InvalidMixtureError(f"layers is {layers}; allowed: 2 or more.")
     return [
         Propose(proposers, temp=temp, max_tokens=max_tokens),
-        *[middle] * (layers - 2),
+        *(
+            Synthesize(proposers, temp=temp, max_tokens=max_tokens)
+            for _ in range(layers - 2)
+        ),
         Aggregate(aggregator, temp=temp, max_tokens=max_tokens),
     ]
 
@@ -100,6 +103,8 @@ def self_moa(
         >>> self_moa("openai:gpt-4o", samples=4)[0].bounds(0)[1]
         4
     """
+    if samples < 1:
+        raise InvalidMixtureError(f"samples is {samples}; allowed: 1 or more.")
     fuser = model if aggregator is None else aggregator
     return moa_lite([model] * samples, fuser, temp=temp, max_tokens=max_tokens)
 

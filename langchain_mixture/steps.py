@@ -70,6 +70,8 @@ class Reply(Response):
     """How long it took, in seconds."""
     in_tokens: int
     out_tokens: int
+    estimated_tokens: int
+    """Read and written, where a budget counts them and the model reports none."""
     truncated: bool
     """Whether the answer was cut off at the token limit."""
     message: AIMessage | None
@@ -87,6 +89,8 @@ class LLMCall(TypedDict):
     in_tokens: int
     out_tokens: int
     error: NotRequired[str]
+    estimated_tokens: NotRequired[int]
+    """Present where a budget of tokens counts and the model reported none."""
     truncated: NotRequired[bool]
     """Present and true where the answer was cut off at the token limit."""
 
@@ -118,12 +122,35 @@ class Step:
         ```python
         from dataclasses import dataclass
 
-        from langchain_mixture import Step
+        from langchain_core.messages import SystemMessage
+
+        from langchain_mixture import Agent, Call, Step
 
         @dataclass(frozen=True)
         class Longest(Step):
             def keep(self, responses, replies):
                 return [max(responses, key=lambda response: len(response["text"]))]
+
+        @dataclass(frozen=True)
+        class Criticize(Step):
+            critic: Agent
+
+            answers = True
+
+            def bounds(self, n):
+                return [self.critic] * n, n
+
+            def calls(self, conversation, responses):
+                return [
+                    Call(
+                        messages=[
+                            SystemMessage(f"Criticize this: {response['text']}"),
+                            *conversation,
+                        ],
+                        parents=[response["id"]],
+                    )
+                    for response in responses
+                ]
         ```
     """
 
@@ -217,7 +244,10 @@ def _are_agents(value: object) -> bool:
     return isinstance(value, list | tuple) and all(map(_is_agent, value))
 
 
-_AGENT = "a model name, a chat model or another Runnable"
+_AGENT = (
+    "a model name, a chat model or another Runnable (a function becomes one by "
+    "RunnableLambda)"
+)
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "agent": (_is_agent, _AGENT),
     "agents": (
@@ -309,10 +339,11 @@ def shown(value: object) -> str:
 
     Example:
         >>> shown([1, object()])
-        '[1, a object]'
+        '[1, an object]'
     """
     if value is None or isinstance(value, str | int | float):
         return repr(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -307,11 +307,12 @@ def _failing(name: str) -> Any:
     ("client", "message"),
     [
         (3, "client is 3; allowed: a chat model, a mapping"),
-        (object(), "client is a object; allowed"),
+        (object(), "client is an object; allowed"),
         ("gpt-4o", "client is 'gpt-4o'; allowed"),
         (RunnableLambda(echo), "client is a RunnableLambda; allowed"),
-        (lambda: None, "client is a function; allowed"),
-        (lambda a, b: None, "client is a function; allowed"),
+        (lambda: None, "client is a function of the parameters none; allowed"),
+        (lambda a, b: None, "client is a function of the parameters a, b; allowed"),
+        (lambda model, messages: None, "of the parameters messages, model; allowed"),
         ({"a": Scripted(model="a")}, "1_propose: no model is named 'gpt'; the client"),
         ({"gpt": 3}, "1_propose: the client gives 3 for the name 'gpt'"),
         (lambda name: None, "1_propose: the client gives None for the name 'gpt'"),
@@ -334,7 +335,9 @@ def test_an_openai_client_object_is_refused_by_name() -> None:
 
     with (
         openai.OpenAI(api_key=SECRET) as client,
-        pytest.raises(InvalidMixtureError, match="client is a OpenAI; allowed: a chat"),
+        pytest.raises(
+            InvalidMixtureError, match="client is an OpenAI; allowed: a chat"
+        ),
     ):
         create_mixture([Propose(["gpt"])], client=client)  # type: ignore[arg-type]
 

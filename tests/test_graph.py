@@ -37,7 +37,10 @@ from langchain_mixture import (
     Synthesize,
     Take,
     create_mixture,
+    moa_lite,
+    robust_moa,
     run,
+    self_moa,
     together_moa,
 )
 from tests.models import Scripted, Streaming, ask, models
@@ -638,7 +641,8 @@ class Broken(Step):
     def keep(
         self, responses: Sequence[Response], replies: Sequence[Reply]
     ) -> list[Response]:
-        return None  # type: ignore[return-value]
+        faulty: Any = {"keep": None, "text": ["x"], "part": [{"text": "x"}]}
+        return faulty[self.fault]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -647,6 +651,8 @@ class Broken(Step):
         ("calls", "2_broken: KeyError: 'oops'"),
         ("too many", r"calls\(\) made 3 calls of at most 2"),
         ("keep", r"keep\(\) returned None; it must return a list"),
+        ("text", r"keep\(\) returned a list with 'x'; it must hold responses"),
+        ("part", r"keep\(\) returned a list with a dict; it must hold responses"),
     ],
 )
 def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) -> None:
@@ -657,7 +663,43 @@ def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) 
     assert [r["text"] for r in raised.value.responses] == ["a answers"]
 
 
-# -- run -----------------------------------------------------------------------------
+# -- presets and run -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: self_moa("a", samples=0), "samples is 0; allowed: 1 or more"),
+        (lambda: together_moa(layers=1), "layers is 1; allowed: 2 or more"),
+        (lambda: moa_lite([]), r"Propose: agents is \[\]; allowed"),
+        (lambda: robust_moa(["a"], "b", rate=2), "Dropout: rate is 2; allowed"),
+    ],
+)
+def test_a_preset_names_what_it_cannot_use(make: Any, message: str) -> None:
+    """A preset's wrong argument is an error of building."""
+    with pytest.raises(InvalidMixtureError, match=message):
+        make()
+
+
+def test_presets_are_the_papers_pipelines_as_plain_lists() -> None:
+    """The papers' layers, temperature and limit; the aggregator is set apart."""
+    three = together_moa()
+    assert [type(step) for step in three] == [Propose, Synthesize, Aggregate]
+    assert three[0] == Propose(TOGETHER_PROPOSERS, 0.7, 2048)
+    assert three[2] == Aggregate("qwen1.5-110b-chat", temp=0.7, max_tokens=2048)
+    assert len(together_moa(layers=5)) == 5
+    assert moa_lite()[1].agent == "qwen1.5-72b-chat"  # type: ignore[attr-defined]  # an Aggregate
+    six = self_moa("m", aggregator="x", temp=None)
+    assert six == [
+        Propose(["m"] * 6, max_tokens=2048),
+        Aggregate("x", max_tokens=2048),
+    ]
+    assert [type(step) for step in robust_moa(["a", "b"], "c", seed=1)] == [
+        Propose,
+        Shuffle,
+        Dropout,
+        Aggregate,
+    ]
 
 
 async def test_run_gives_text_and_history() -> None:

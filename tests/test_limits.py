@@ -188,7 +188,11 @@ def test_a_quorum_that_is_not_met_is_a_degraded_answer() -> None:
     graph = create_mixture([Propose(["a", "b", "c"], quorum=2)], client=client)
     mixture = graph.invoke(ask())["mixture"]
     assert mixture["status"] == "degraded"
-    assert len(mixture["reasons"]) == 2
+    assert mixture["reasons"] == [
+        "1_propose: b failed: OSError: down",
+        "1_propose: c failed: OSError: down",
+        "1_propose: quorum of 2 not met, 1 answered",
+    ]
 
 
 LEFT_BEHIND = """
@@ -385,7 +389,7 @@ def test_a_budget_of_calls_stops_before_the_call_that_would_pass_it(
     degraded = most < 5
     assert state["mixture"]["status"] == ("degraded" if degraded else "complete")
     told = [
-        f"{most} calls had been made (max_calls)" in r
+        f"the {most} calls of max_calls had been made" in r
         for r in state["mixture"]["reasons"]
     ]
     assert any(told) is degraded
@@ -414,6 +418,21 @@ async def test_a_budget_of_tokens_stops_before_the_call_that_would_pass_it() -> 
     assert len(client["last"].asked) == 1
     with pytest.raises(NoResponsesError, match=r"not asked: 0 tokens had been used"):
         await run(steps, "Why? " * 100, client, max_total_tokens=50)
+
+
+def test_a_model_that_reports_no_tokens_is_counted_by_estimate() -> None:
+    """A budget of tokens holds where the provider says nothing of usage."""
+
+    def client(model: str, messages: Any, temp: float, max_tokens: int) -> Any:
+        return "word " * 200, None, None
+
+    steps = [Propose(["a"]), *[Synthesize(["b"])] * 5]
+    graph = create_mixture(steps, client=client, max_total_tokens=1000)
+    mixture = graph.invoke(ask())["mixture"]
+    rows = [call for row in mixture["history"] for call in row["llm_calls"]]
+    assert 1 < len(rows) < 6
+    assert all(row["estimated_tokens"] > 200 for row in rows)
+    assert "past 1000 (max_total_tokens)" in mixture["reasons"][-2]
 
 
 def test_max_concurrency_bounds_the_calls_in_flight() -> None:

@@ -56,6 +56,7 @@ def reply(number: int, text: str = "", error: str | None = None) -> Reply:
         "in_tokens": 0,
         "out_tokens": 0,
         "message": None,
+        "estimated_tokens": 0,
         "truncated": False,
         "outcome": "failed" if error else "answered",
     }
