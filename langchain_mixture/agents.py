@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, cast
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import (
     Runnable,
+    RunnableParallel,
     RunnableSequence,
     RunnableWithFallbacks,
 )
@@ -63,7 +64,7 @@ class Member:
 
     def without_secrets(self, text: str) -> str:
         """Take the keys that its models hold out of a text."""
-        for leaf in leaves(self.runnable):
+        for leaf in _all_of(self.runnable):
             for value in vars(leaf).values() if hasattr(leaf, "__dict__") else ():
                 if isinstance(value, SecretStr) and value.get_secret_value():
                     text = text.replace(value.get_secret_value(), "[redacted]")
@@ -77,8 +78,9 @@ class Member:
     @property
     def is_model(self) -> bool:
         """Whether it is a model, maybe wrapped: what it writes are its own tokens."""
-        return not isinstance(self.runnable, RunnableSequence) and all(
-            map(_is_model, leaves(self.runnable))
+        return all(
+            not isinstance(part, RunnableSequence) and _is_model(part)
+            for part in _unwrapped(self.runnable)
         )
 
 
@@ -235,17 +237,35 @@ def leaves(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
         >>> [type(r).__name__ for r in leaves(RunnableLambda(str).with_retry())]
         ['RunnableLambda']
     """
+    for part in _unwrapped(runnable):
+        if isinstance(part, RunnableSequence):
+            yield from leaves(part.first)
+        else:
+            yield part
+
+
+def _unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
+    """Give what is beneath wrappers."""
     if isinstance(runnable, RunnableBindingBase):
-        yield from leaves(runnable.bound)
+        yield from _unwrapped(runnable.bound)
     elif isinstance(runnable, RunnableWithFallbacks):
         for member in runnable.runnables:
-            yield from leaves(member)
+            yield from _unwrapped(member)
     elif isinstance(runnable, DynamicRunnable):
-        yield from leaves(runnable.default)
-    elif isinstance(runnable, RunnableSequence):
-        yield from leaves(runnable.first)
+        yield from _unwrapped(runnable.default)
     else:
         yield runnable
+
+
+def _all_of(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
+    """Give everything beneath wrappers and in chains."""
+    for part in _unwrapped(runnable):
+        if isinstance(part, RunnableSequence | RunnableParallel):
+            inner = part.steps if isinstance(part, RunnableSequence) else part.steps__
+            for step in inner.values() if isinstance(inner, Mapping) else inner:
+                yield from _all_of(step)
+        else:
+            yield part
 
 
 def _is_model(runnable: Runnable[Any, Any]) -> bool:

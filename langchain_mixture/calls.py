@@ -6,6 +6,7 @@ Only cancellation and LangGraph's own control flow (interrupts) pass through.
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import threading
 import time
@@ -24,6 +25,7 @@ from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
+    convert_to_messages,
     message_chunk_to_message,
 )
 from langchain_core.messages.utils import count_tokens_approximately
@@ -53,6 +55,8 @@ class Question:
     """The step's name, such as `1_propose`."""
     index: int
     """The position of the call among those of its step."""
+    attempt: int
+    """0 for the step's agent, more for its fallbacks."""
     timeout: float | None
     """Seconds; None = no limit."""
     ends: float | None
@@ -117,8 +121,9 @@ class Question:
                     "langgraph"
                 ):
                     callbacks.remove_handler(handler)
-        for handler in handlers:
-            callbacks.add_handler(handler)
+        # In front: who is given up must be stopped before a stream hears of it.
+        callbacks.handlers[:0] = handlers
+        callbacks.inheritable_handlers[:0] = handlers
         mark = {"mixture_step": self.step, "mixture_agent": self.member.name}
         return {
             **config,
@@ -156,24 +161,39 @@ async def aask(
 
 
 def ask_all(
-    questions: Sequence[Sequence[Question]], config: RunnableConfig
+    questions: Sequence[Sequence[Question]],
+    config: RunnableConfig,
+    latch: Latch | None = None,
 ) -> list[Reply]:
     """Ask several questions at once, each with its fallbacks."""
     if len(questions) < 2:  # the caller's thread will do
-        return [reply for attempts in questions for reply in ask(attempts, config)]
+        return [r for attempts in questions for r in ask(attempts, config, latch)]
     with get_executor_for_config(config) as executor:
-        asked = executor.map(ask, questions, [config] * len(questions))
+        count = len(questions)
+        asked = executor.map(ask, questions, [config] * count, [latch] * count)
         return [reply for replies in asked for reply in replies]
 
 
 async def aask_all(
-    questions: Sequence[Sequence[Question]], config: RunnableConfig
+    questions: Sequence[Sequence[Question]],
+    config: RunnableConfig,
+    latch: Latch | None = None,
 ) -> list[Reply]:
     """Do what `ask_all` does, on the event loop."""
     if len(questions) < 2:
-        return [r for attempts in questions for r in await aask(attempts, config)]
-    asked = await asyncio.gather(*(aask(attempts, config) for attempts in questions))
-    return [reply for replies in asked for reply in replies]
+        return [r for asked in questions for r in await aask(asked, config, latch)]
+    gate = asyncio.Semaphore(config.get("max_concurrency") or len(questions))
+
+    async def one(attempts: Sequence[Question]) -> list[Reply]:
+        async with gate:
+            return await aask(attempts, config, latch)
+
+    tasks = [asyncio.ensure_future(one(attempts)) for attempts in questions]
+    try:
+        return [reply for replies in await asyncio.gather(*tasks) for reply in replies]
+    finally:
+        for task in tasks:  # where one was interrupted
+            task.cancel()
 
 
 def _ask(question: Question, config: RunnableConfig, latch: Latch | None) -> Reply:
@@ -204,6 +224,7 @@ def _ask(question: Question, config: RunnableConfig, latch: Latch | None) -> Rep
     except Exception as error:  # noqa: BLE001  # a failed call is a record, not an end
         return record.failed(error)
     finally:
+        record.close()
         question.request.waiting.discard(events)
         if latch is not None:
             latch.leave(wake, answered=answered)
@@ -214,15 +235,16 @@ async def _aask(
 ) -> Reply:
     limit = Limit(question.timeout, question.ends, latch)
     timer = asyncio.timeout(limit.left())
+    loop, asking = asyncio.get_running_loop(), True
 
     def wake() -> None:
         left = limit.left()
-        if left is not None and not timer.expired():
-            timer.reschedule(asyncio.get_running_loop().time() + left)
+        if asking and left is not None and not timer.expired():
+            timer.reschedule(loop.time() + left)
 
     def tick() -> None:
         limit.tick()
-        wake()
+        loop.call_soon_threadsafe(wake)  # a model may write in a thread of its own
 
     record = _Record(question, config, tick)
     if (why := _unasked(question, latch)) is not None:
@@ -243,6 +265,7 @@ async def _aask(
     except Exception as error:  # noqa: BLE001  # a failed call is a record, not an end
         return record.failed(limit.error() if timer.expired() else error)
     finally:
+        asking = False
         if latch is not None:
             latch.leave(wake, answered=answered)
 
@@ -278,7 +301,9 @@ def _within(
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
     while True:
         try:
-            event = events.get(timeout=limit.left())
+            left = limit.left()
+            longest = threading.TIMEOUT_MAX
+            event = events.get(timeout=None if left is None else min(left, longest))
         except queue.Empty:
             if limit.left():  # a sign of life has moved it
                 continue
@@ -300,19 +325,39 @@ class _SignsOfLife(BaseCallbackHandler):
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
+        self._parents: set[Any] = set()
         self.seen = False
+        self.closed = False
 
-    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
-        if self.seen:
-            # A retry beneath would put a second answer behind half of the first.
+    def on_chat_model_start(
+        self, *args: Any, parent_run_id: Any = None, **kwargs: Any
+    ) -> None:
+        # The first model to start is the agent's own, and what starts beside it a
+        # retry or a fallback beneath; models further down are an inner mixture's.
+        if self.seen and parent_run_id in self._parents:
             raise RuntimeError("the streamed answer broke off")
+        if not self._parents:
+            self._parents.add(parent_run_id)
 
-    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
-        self.seen = self.seen or bool(token)
-        self._tick()
+    def on_llm_new_token(
+        self, token: Any, *, parent_run_id: Any = None, chunk: Any = None, **kwargs: Any
+    ) -> None:
+        message = getattr(chunk, "message", None)
+        says = token or (
+            isinstance(message, AIMessageChunk)
+            and (message.content or message.tool_call_chunks)
+        )
+        self._heard(parent_run_id, bool(says))
 
-    def on_stream_event(self, event: Any, **kwargs: Any) -> None:
-        self.seen = True
+    def on_stream_event(
+        self, event: Any, *, parent_run_id: Any = None, **kwargs: Any
+    ) -> None:
+        self._heard(parent_run_id, event.get("event") == "content-block-delta")
+
+    def _heard(self, parent_run_id: Any, says: bool) -> None:
+        if self.closed:
+            raise RuntimeError("the call was given up")
+        self.seen = self.seen or (says and parent_run_id in self._parents)
         self._tick()
 
 
@@ -338,6 +383,11 @@ class _Record:
         if question.streams and is_streamed(config):
             self._signs = _SignsOfLife(tick)
             self.handlers.append(self._signs)
+
+    def close(self) -> None:
+        """Let nothing more be streamed by the call, which may go on in its thread."""
+        if self._signs is not None:
+            self._signs.closed = True
 
     def answered(self, output: object) -> Reply:
         message = _message(output, self._question.member)
@@ -371,6 +421,7 @@ class _Record:
             "parents": question.call["parents"],
             "tool_calls": [] if message is None else message.tool_calls,
             "index": question.index,
+            "attempt": question.attempt,
             "error": error,
             "started": self._started,
             "time": time.perf_counter() - self._clock,
@@ -435,7 +486,7 @@ def _message(output: object, member: Member) -> AIMessage:
                 f"{member.name} returned {shown(output)} without messages; a graph "
                 'must return {"messages": [...]}'
             )
-        output = messages[-1]
+        (output,) = convert_to_messages(messages[-1:])  # a RemoteGraph gives dicts
     if isinstance(output, str):
         output = AIMessage(output)
     if isinstance(output, AIMessageChunk):
@@ -451,12 +502,22 @@ def _message(output: object, member: Member) -> AIMessage:
 
 def _encodable(message: AIMessage) -> AIMessage:
     """Replace lone surrogates, which no request and no checkpoint can carry."""
+    parts = {"content": message.content, "tool_calls": message.tool_calls}
     try:
-        str(message.content).encode()
+        json.dumps(parts, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
-        clean = message.text.encode(errors="replace").decode()
-        return message.model_copy(update={"content": clean})
+        return message.model_copy(update=_clean(parts))
     return message
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    return value
 
 
 def _problem(message: AIMessage, call: Call) -> str | None:

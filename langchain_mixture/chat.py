@@ -36,6 +36,7 @@ from langchain_core.runnables import (
 )
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.uuid import uuid7
 from pydantic import ConfigDict, PrivateAttr
 
 from langchain_mixture.agents import Client, Member, leaves
@@ -289,7 +290,8 @@ class ChatMixture(NestingChatModel):
     ) -> tuple[Any, dict[str, Any]]:
         """Give the graph, and what goes into it."""
         request = self._request(stop, kwargs)
-        return self._compiled().graph, {"messages": messages, "request": request}
+        inputs = {"messages": _distinct(messages), "request": request}
+        return self._compiled().graph, inputs
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -539,6 +541,21 @@ def _with_model(
         "the answering model's structured output is not a model and a parser; allowed: "
         'method="function_calling".'
     )
+
+
+def _distinct(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Give each message an id of its own: LangGraph would merge those that share one.
+
+    The caller's messages stay as they are.
+    """
+    seen: set[str | None] = {None}
+    distinct: list[BaseMessage] = []
+    for message in messages:
+        new = message.id in seen
+        copy = message.model_copy(update={"id": str(uuid7())}) if new else message
+        seen.add(copy.id)
+        distinct.append(copy)
+    return distinct
 
 
 def _chunk_of(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _KEYS = re.compile(
     r"""(?ix)
-    \b(?:sk|pk|rk|gsk|xai|hf|pplx|r8|key|lsv2|AIza)[-_]?[A-Za-z0-9_\-*.]{12,}
+    \b(?:sk|pk|rk|gsk|xai|hf|pplx|r8|key|lsv2)[-_][A-Za-z0-9_\-*.]{12,}
+    | \bAIza[A-Za-z0-9_\-]{20,}
     | (?<=bearer\s)[^\s'",}]+
     | (?<=api[-_]key[=:])\s*[^\s'",&}]+
     """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Awaitable, Callable
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias, TypeVar
 
 from langchain_core.callbacks import (
@@ -197,13 +198,39 @@ def wait_for(awaitable: Awaitable[T]) -> T:
     async def waiting() -> T:
         return await awaitable
 
-    return asyncio.run_coroutine_threadsafe(waiting(), _loop()).result()
+    loop = _loop()
+    if threading.current_thread() is loop.thread:  # waiting here would be for ever
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(asyncio.run, waiting()).result()
+    return asyncio.run_coroutine_threadsafe(waiting(), loop.loop).result()
 
 
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(
-        target=loop.run_forever, name="langchain-mixture", daemon=True
-    ).start()
-    return loop
+class _LoopThread:
+    """An event loop that runs on a daemon thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(
+            target=self.loop.run_forever, name="langchain-mixture", daemon=True
+        )
+        self.thread.start()
+
+
+_loops: dict[int, _LoopThread] = {}
+_loops_lock = threading.Lock()
+
+
+def _loop() -> _LoopThread:
+    """Give this process's loop: a fork has none of its parent's threads."""
+    with _loops_lock:
+        if os.getpid() not in _loops:
+            _loops[os.getpid()] = _LoopThread()
+        return _loops[os.getpid()]
+
+
+if hasattr(os, "register_at_fork"):  # the lock may be held when the fork happens
+    os.register_at_fork(
+        before=_loops_lock.acquire,
+        after_in_parent=_loops_lock.release,
+        after_in_child=_loops_lock.release,
+    )

@@ -306,7 +306,8 @@ class _Gather(Runnable[MixtureState, dict[str, Any]]):
         config = ensure_config(config)
         marks = self._layer.marks(input)
         state = _marked(input, marks)
-        new = ask_all(self._layer.missing(state), config)
+        latch = self._layer.quorum_left(state)
+        new = ask_all(self._layer.missing(state), config, latch)
         replies = self._replies(state, new)
         try:
             kept = self._layer.kept(state, replies)
@@ -324,7 +325,8 @@ class _Gather(Runnable[MixtureState, dict[str, Any]]):
         config = ensure_config(config)
         marks = self._layer.marks(input)
         state = _marked(input, marks)
-        new = await aask_all(self._layer.missing(state), config)
+        latch = self._layer.quorum_left(state)
+        new = await aask_all(self._layer.missing(state), config, latch)
         replies = self._replies(state, new)
         try:
             if self._layer.members:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from hashlib import sha256
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
@@ -46,7 +47,10 @@ def identity_of(thing: Any) -> Any:
     if thing is None or isinstance(thing, bool | int | float):
         return thing
     if isinstance(thing, str):
-        return redact(thing)
+        shown = redact(thing)
+        # What looks like a key may be a name: it must still tell two apart.
+        digest = sha256(thing.encode(errors="replace")).hexdigest()[:16]
+        return shown if shown == thing else f"{shown}#{digest}"
     if isinstance(thing, list | tuple):
         return [identity_of(item) for item in thing]
     if isinstance(thing, Mapping):

@@ -172,6 +172,7 @@ class Layer:
                 request=state.get("request") or Request(),
                 step=self.name,
                 index=index,
+                attempt=attempt,
                 timeout=self._timeout(asked),
                 ends=self._ends(state),
                 counts=self.options.max_total_tokens is not None,
@@ -181,7 +182,7 @@ class Layer:
                 writes=self.step.answers,
                 may_answer=self.answering,
             )
-            for asked in (self.members[index], *self.fallbacks)
+            for attempt, asked in enumerate((self.members[index], *self.fallbacks))
         ]
 
     def _timeout(self, member: Member) -> float | None:
@@ -214,6 +215,13 @@ class Layer:
         if len(self.supersteps) >= MAX_SUPERSTEPS:  # left by runs that were cut off
             self.supersteps.pop(next(iter(self.supersteps)), None)
         return self.supersteps.setdefault(checkpoint, Superstep(self))
+
+    def quorum_left(self, state: MixtureState) -> Latch | None:
+        """Give the quorum of the calls that a resumed step makes again."""
+        if self.step.quorum is None:
+            return None
+        have = sum(reply["error"] is None for reply in state.get("replies", []))
+        return Latch(self.step.quorum - have, self.step.grace)
 
     def missing(self, state: MixtureState) -> list[list[Question]]:
         """Give the questions that have no answer, for the step's own node to ask.
@@ -292,18 +300,21 @@ class Layer:
         }
         if self.last:
             answer = _answer(kept[0], messages.get(kept[0]["id"]), mixture)
+            if answer.id in {message.id for message in state["messages"]}:
+                answer.id = None  # a cached answer: it must not replace the first one
             return {"messages": [answer], "mixture": mixture, "answers": {}}
         return {"mixture": mixture, "answers": messages}
 
     def _outcome(self, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
         """Say what failed, or, where a quorum was met, on how many answers it rests."""
         # A failed call that was answered when a run was resumed is no failure.
-        last_of = {(reply["index"], reply["agent"]): reply for reply in replies}
+        last_of = {(reply["index"], reply["attempt"]): reply for reply in replies}
         failures = [r for r in last_of.values() if r["error"] is not None]
-        answered = len(last_of) - len(failures)
+        answered = len({r["index"] for r in last_of.values() if r["error"] is None})
         quorum = self.step.quorum
         if failures and quorum is not None and answered >= quorum:
-            rests = f"rests on {answered} of {len(last_of)} answers"
+            calls = len({reply["index"] for reply in replies})
+            rests = f"rests on {answered} of {calls} answers"
             return [], [f"{self.name}: {rests}, as its quorum of {quorum} allows"]
         reasons = [f"{self.name}: {self._said(reply)}" for reply in failures]
         if failures and quorum is not None and answered:
@@ -314,7 +325,7 @@ class Layer:
 
     def _said(self, reply: Reply) -> str:
         member = self.members[reply["index"]]
-        repeats = member.name == reply["agent"] and member.sample > 1
+        repeats = reply["attempt"] == 0 and member.sample > 1
         name = f"{member.name}#{member.sample}" if repeats else reply["agent"]
         return f"{name} {_VERBS[reply['outcome']]} {reply['error']}"
 
@@ -426,7 +437,10 @@ def _leaving(
 
 
 def count_calls(steps: Sequence[Step]) -> int:
-    """Say how many calls a pipeline makes at the most, fallbacks and retries aside.
+    """Say how many calls a pipeline makes at most where none of them fails.
+
+    Fallbacks and retries are not in it, and an agent that is a mixture or another graph
+    is one call.
 
     Example:
         >>> from langchain_mixture import together_moa
@@ -483,8 +497,17 @@ def _answer(
         logger.warning("degraded answer: %s", "; ".join(mixture["reasons"]))
     if message is None:
         message = AIMessage(response["text"], tool_calls=response["tool_calls"])
-    elif message.text != response["text"]:
-        message = message.model_copy(update={"content": response["text"]})
+    elif message.text != response["text"] or (
+        message.tool_calls != response["tool_calls"]
+    ):
+        message = AIMessage(
+            response["text"],
+            id=message.id,
+            name=message.name,
+            tool_calls=response["tool_calls"],
+            response_metadata=message.response_metadata,
+            usage_metadata=message.usage_metadata,
+        )
     about = {key: mixture[key] for key in ("status", "reasons", "usage")}
     metadata = {**message.response_metadata, "mixture": about}
     return message.model_copy(update={"response_metadata": metadata})

@@ -62,6 +62,8 @@ class Reply(Response):
 
     index: int
     """The position of the call among those of its step."""
+    attempt: int
+    """0 for the step's agent, more for its fallbacks."""
     error: str | None
     """Why there is no response, in one line; None where there is one."""
     started: float
@@ -232,6 +234,7 @@ def _is_number(value: object, low: float, high: float = math.inf) -> bool:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
+        and math.isfinite(value)
         and low <= value <= high
     )
 

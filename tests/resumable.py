@@ -40,7 +40,8 @@ def answer(url: str, database: str) -> str:
         saver.setup()
         mixture = graph(url, saver)
         begun = mixture.get_state(CONFIG).created_at  # `next` may be empty: see README
-        state = mixture.invoke(None if begun else QUESTION, CONFIG)
+        inputs = None if begun else QUESTION
+        state = mixture.invoke(inputs, CONFIG, durability="sync")
         return str(state["messages"][-1].text)
 
 
@@ -52,7 +53,8 @@ async def aanswer(url: str, database: str) -> str:
         await saver.setup()
         mixture = graph(url, saver)
         begun = (await mixture.aget_state(CONFIG)).created_at
-        state = await mixture.ainvoke(None if begun else QUESTION, CONFIG)
+        inputs = None if begun else QUESTION
+        state = await mixture.ainvoke(inputs, CONFIG, durability="sync")
         return str(state["messages"][-1].text)
 
 

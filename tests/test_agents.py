@@ -2,8 +2,11 @@
 
 import asyncio
 import functools
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from langchain_core.runnables import (
 )
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.pregel.remote import RemoteGraph
 
 from langchain_mixture import (
     Aggregate,
@@ -25,6 +29,7 @@ from langchain_mixture import (
     Propose,
     Rank,
     create_mixture,
+    function_model,
     run,
     self_moa,
 )
@@ -354,6 +359,61 @@ async def test_a_client_that_returns_no_triple_has_failed(returned: Any) -> None
     _, history = await run([Propose(["bad", "good"])], "Why?", client)
     error = history[0]["llm_calls"][0]["error"]
     assert "must return (text, input tokens, output tokens)" in error
+
+
+FORKING = """
+import asyncio, os
+from langchain_mixture.function_model import wait_for
+
+wait_for(asyncio.sleep(0))
+if child := os.fork():
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    os._exit(wait_for(asyncio.sleep(0, 7)))
+"""
+
+
+def test_a_remote_graph_is_an_agent() -> None:
+    """Messages come from an Agent Server as dicts, and are understood."""
+
+    class Runs:
+        def stream(self, **_: Any) -> Iterator[Any]:
+            answer = {"type": "ai", "content": "from afar", "id": "1"}
+            yield SimpleNamespace(event="values", data={"messages": [answer]})
+
+    client: Any = SimpleNamespace(runs=Runs(), threads=None)
+    assert text_of(RemoteGraph("agent", sync_client=client)) == "from afar"
+
+
+def test_async_clients_meet_one_loop_from_many_threads_and_one_after_a_fork() -> None:
+    """However many calls begin at once, one loop serves them; a fork makes its own."""
+    barrier = threading.Barrier(8, timeout=30)
+    met: list[Any] = []
+
+    def meet() -> None:
+        barrier.wait()
+        met.append(function_model._loop())
+
+    function_model._loops.clear()
+    threads = [threading.Thread(target=meet) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(met)) == 1
+
+    async def nested() -> str:
+        return function_model.wait_for(asyncio.sleep(0, "no deadlock"))
+
+    assert function_model.wait_for(nested()) == "no deadlock"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip() == "7", done.stderr
 
 
 def test_an_async_client_keeps_one_event_loop_over_sync_calls() -> None:

@@ -194,6 +194,15 @@ def test_fallbacks_are_asked_in_turn_until_one_answers(verb: Any) -> None:
     assert unasked.asked == []
 
 
+def test_a_fallback_of_the_same_name_does_not_hide_the_failure() -> None:
+    """The same model at another provider answers, and the result says what failed."""
+    again = Scripted(model="first")
+    step = Aggregate(down("first"), fallbacks=[again])
+    mixture = create_mixture([Propose([FAST]), step]).invoke(ask())["mixture"]
+    assert mixture["status"] == "degraded"
+    assert mixture["reasons"] == ["2_aggregate: first failed: OSError: first is down"]
+
+
 def test_a_judge_that_cannot_be_read_has_a_fallback_and_then_the_input_order() -> None:
     """An unreadable judgement is recorded, tried on the fallback, and survived."""
     vague = Scripted(model="vague", script="All good.")

@@ -22,6 +22,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
@@ -250,6 +251,113 @@ def test_a_streamed_answer_that_breaks_off_is_an_error(wrap: str) -> None:
     assert [r["text"] for r in raised.value.responses] == ["a answers"]
 
 
+def test_half_a_streamed_tool_call_is_an_error_too() -> None:
+    """A call of a tool that broke off reaches nobody who would make it."""
+
+    class Calling(Streaming):
+        def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+            return self
+
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            half = {"name": "add", "args": '{"a": 2, "b', "id": "1", "index": 0}
+            message = AIMessageChunk(content="", tool_call_chunks=[half])  # type: ignore[list-item]
+            yield ChatGenerationChunk(message=message)
+            raise ConnectionError("lost")
+
+    fallback = Calling(model="y")
+    model = ChatMixture(
+        [
+            Propose([Streaming(model="a")]),
+            Aggregate(Calling(model="x"), fallbacks=[fallback]),
+        ]
+    )
+    with pytest.raises(StepFailedError, match="x broke off in the middle"):
+        list(model.bind_tools([add]).stream("Why?"))
+
+
+def test_who_is_given_up_says_nothing_into_the_fallbacks_stream() -> None:
+    """Tokens of a call that came too late are not mixed into another's answer."""
+    begun, late = threading.Event(), threading.Event()
+
+    class Late(Streaming):
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            begun.set()
+            late.wait(30)
+            yield from super()._stream(*args, **kwargs)
+
+    class Answering(Streaming):
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            first, *others = super()._stream(*args, **kwargs)
+            yield first
+            late.set()
+            gone = threading.Event()
+            gone.wait(0.1)  # in which the other one writes
+            yield from others
+
+    steps = [
+        Propose([Streaming(model="a")]),
+        Aggregate(
+            Late(model="late", script="too late"),
+            fallbacks=[Answering(model="b", script="one two")],
+            timeout=0.5,
+        ),
+    ]
+    chunks = [chunk.text for chunk in ChatMixture(steps).stream("Why?")]
+    assert begun.is_set()
+    assert "".join(chunks) == "one two"
+
+
+@pytest.mark.parametrize("wrap", ["with_retry", "with_config", "with_fallbacks"])
+def test_a_wrapped_chain_streams_what_it_makes_and_not_what_it_is_made_of(
+    wrap: str,
+) -> None:
+    """A chain's answer is one chunk, and its models' tokens are counted."""
+    chain = Streaming(model="y") | RunnableLambda(lambda m: m.text.upper())
+    wrapped = {
+        "with_retry": chain.with_retry(),
+        "with_config": chain.with_config(tags=["t"]),
+        "with_fallbacks": chain.with_fallbacks([chain]),
+    }[wrap]
+    model = ChatMixture([Propose([Streaming(model="a")]), Aggregate(wrapped)])
+    assert [c.text for c in model.stream("Why?") if c.text] == ["Y ANSWERS"]
+    usage = model.invoke("Why?").response_metadata["mixture"]["usage"]
+    assert usage["total_tokens"] == 30
+
+
+def test_a_mixture_whose_proposer_streams_by_itself_answers_in_a_stream() -> None:
+    """Tokens of models further down are not taken for the answer's."""
+
+    class Eager(Streaming):
+        streaming: bool = True
+
+    inner = ChatMixture(
+        [Propose([Eager(model="x", streaming=True)]), Aggregate(Streaming(model="y"))]
+    )
+    outer = ChatMixture([Propose([Streaming(model="a")]), Aggregate(inner)])
+    assert "".join(c.text for c in outer.stream("Why?")) == "y answers"
+
+
+async def test_a_model_that_writes_in_a_thread_streams_in_async_code() -> None:
+    """Tokens may come from a worker thread, where no event loop runs."""
+
+    class Threaded(Scripted):
+        def _generate(
+            self,
+            messages: Any,
+            stop: Any = None,
+            run_manager: Any = None,
+            **kwargs: Any,
+        ) -> Any:
+            run_manager.on_llm_new_token(
+                "x", chunk=ChatGenerationChunk(message=AIMessageChunk(content="x"))
+            )
+            return super()._generate(messages, stop, run_manager, **kwargs)
+
+    model = ChatMixture([Propose([Threaded(model="t")])])
+    texts = [chunk.text async for chunk in model.astream("Why?")]
+    assert "x" in texts
+
+
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 async def test_stream_events_of_version_3_bring_the_answers_text() -> None:
     """Core's typed event stream works, sync and async."""
@@ -283,10 +391,29 @@ def test_conversations_reach_the_models_as_they_are() -> None:
         HumanMessage("Sure?"),
     ]
     model.invoke(talk)
-    assert model.client["a"].asked[0] == talk
-    system, *rest = model.client["c"].asked[0]
-    assert system.text.startswith("One.\n\nOther models")
-    assert rest == talk[1:]
+    assert [m.id for m in talk] == [None] * len(talk)
+    asked, fused = (
+        [m.model_copy(update={"id": None}) for m in model.client[name].asked[0]]
+        for name in "ac"
+    )
+    assert asked == talk
+    assert fused[0].text.startswith("One.\n\nOther models")
+    assert fused[1:] == talk[1:]
+
+
+def test_messages_that_share_an_id_are_all_there() -> None:
+    """The same message twice stays two turns, and an answer never replaces one."""
+    model = mixture()
+    hello = HumanMessage("Hello?", id="1")
+    answer = model.invoke([hello, AIMessage("Yes?", id="2"), hello])
+    texts = [message.text for message in model.client["a"].asked[0]]
+    assert texts == ["Hello?", "Yes?", "Hello?"]
+    assert answer.text == "c answers"
+    known = Scripted(model="k", script=AIMessage("known", id="fixed"))
+    talk: Any = [hello, AIMessage("known", id="fixed"), HumanMessage("Again?")]
+    assert ChatMixture([Propose([known])]).invoke(talk).text == "known"
+    state = create_mixture([Propose([known])]).invoke({"messages": talk})
+    assert [m.text for m in state["messages"]][1:] == ["known", "Again?", "known"]
 
 
 def test_settings_of_the_call_mean_the_answering_call() -> None:
@@ -711,6 +838,18 @@ def test_two_mixtures_never_share_a_cache_entry(cache: Any, other: Any) -> None:
     differing = {n: Scripted(model=f"{n}2") for n in "abc"}
     ChatMixture(steps, client=differing).invoke("Why?")
     assert len([k for k in cache._cache if "langchain-mixture" in k[1]]) == 3
+
+
+def test_names_that_look_like_keys_still_tell_two_mixtures_apart(cache: Any) -> None:
+    """What is redacted from the cache's key leaves a digest there."""
+    first, second = (
+        ChatMixture(
+            [Propose(["a"], prompt=f"key-abcdefghijkl-{n}")], client=models("a")
+        )
+        for n in (1, 2)
+    )
+    assert first._identifying_params != second._identifying_params
+    assert "abcdefghijkl" not in str(first._identifying_params)
 
 
 def test_a_pipeline_with_a_function_stays_out_of_the_cache(cache: Any) -> None:

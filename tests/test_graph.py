@@ -663,7 +663,7 @@ def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) 
     assert [r["text"] for r in raised.value.responses] == ["a answers"]
 
 
-# -- presets and run -----------------------------------------------------------------------------
+# -- Presets and run ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

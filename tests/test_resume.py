@@ -226,6 +226,33 @@ def test_of_a_failed_step_only_the_failed_calls_are_made_again() -> None:
     assert [len(client[name].asked) for name in "abc"] == [1, 2, 2]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_resumed_step_keeps_to_its_quorum_and_concurrency(
+    asynchronous: bool,
+) -> None:
+    """Calls that are made again wait for no more than the step does."""
+    client = models(a=OSError("down"), b=OSError("down"), c=OSError("down"))
+    graph = create_mixture(
+        [Propose(["a", "b", "c"], quorum=1)],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    config: Any = {**CONFIG, "max_concurrency": 1}
+
+    async def invoke(value: Any) -> Any:
+        if asynchronous:
+            return await graph.ainvoke(value, config)
+        return graph.invoke(value, config)
+
+    with pytest.raises(NoResponsesError):
+        await invoke(ask())
+    for model in client.values():
+        model.script = None
+    state = await invoke(None)
+    assert state["mixture"]["status"] == "complete"
+    assert sum(len(model.asked) for model in client.values()) == 4
+
+
 def test_a_failed_aggregator_is_asked_again_and_the_proposers_are_not() -> None:
     """A step that failed after others had succeeded is the only one repeated."""
     client = models("a", "b", c=OSError("down"))

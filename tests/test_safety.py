@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -77,6 +79,9 @@ def test_lone_surrogates_cost_no_call() -> None:
             "<response 1>\na?b\n</response 1>"
             in (stub.requests[0]["messages"][0]["content"])
         )
+    blocks: Any = AIMessage([{"type": "text", "text": "a\ud800b"}])
+    graph = create_mixture([Propose([Scripted(model="b", script=blocks)])])
+    assert graph.invoke(ask())["messages"][-1].content[0]["text"] == "a?b"
     answered = create_mixture([Propose([broken])]).invoke(ask())
     assert answered["messages"][-1].text == "a?b"
 
@@ -102,6 +107,10 @@ def leaking(request: dict[str, Any]) -> Answer:
         lambda model: model.with_retry(stop_after_attempt=1),
         lambda model: model.bind(seed=1).with_config(tags=["t"]),
         lambda model: model.with_fallbacks([model]),
+        lambda model: RunnableLambda(lambda messages: messages) | model,
+        lambda model: (model | RunnableLambda(lambda m: m)).with_retry(
+            stop_after_attempt=1
+        ),
     ],
 )
 def test_a_key_is_in_no_error_history_repr_or_checkpoint(

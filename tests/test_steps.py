@@ -50,6 +50,7 @@ def reply(number: int, text: str = "", error: str | None = None) -> Reply:
         **response(number, text),
         "id": f"2_x/{number}",
         "index": number,
+        "attempt": 0,
         "error": error,
         "started": 0.0,
         "time": 0.0,
@@ -100,6 +101,7 @@ def kept(step: Step, replies: Sequence[Reply] = ()) -> list[str]:
         (lambda: Propose(["a"], -1), "Propose: temp is -1"),
         (lambda: Propose(["a"], 0.7, 0), "Propose: max_tokens is 0"),
         (lambda: Propose(["a"], timeout=0), "Propose: timeout is 0"),
+        (lambda: Propose(["a"], timeout=float("inf")), "Propose: timeout is inf"),
         (lambda: Aggregate("a", ""), "Aggregate: prompt is ''"),
         (lambda: Aggregate("a", 0.7), "Aggregate: prompt is 0.7"),  # type: ignore[arg-type]
         (
