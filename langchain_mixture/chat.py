@@ -21,6 +21,7 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import (
     BaseChatModel,
     LanguageModelInput,
@@ -502,7 +503,8 @@ class ChatMixture(NestingChatModel):
 
     def cacheable(self) -> BaseChatModel:
         """Stay out of the cache where the content of a function cannot be told."""
-        if self.cache is False or not Unknown.is_in(self._identifying_params):
+        has_cache = self.cache is not None or get_llm_cache() is not None
+        if not has_cache or not Unknown.is_in(self._identifying_params):
             return self
         self._compiled()  # so that the copy has it, too
         return self.model_copy(update={"cache": False})
