@@ -10,9 +10,11 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextvars import copy_context
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from langchain_core.callbacks import (
@@ -30,7 +32,10 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import get_executor_for_config
+from langchain_core.runnables.config import (
+    get_executor_for_config,
+    var_child_runnable_config,
+)
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
@@ -136,6 +141,20 @@ class Question:
         }
 
 
+@contextmanager
+def during(variable: ContextVar[Any], value: object) -> Iterator[None]:
+    """Set a context variable for the length of a block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+detached = partial(during, var_child_runnable_config, None)
+"""Hide the run around a block: wrappers and graphs would merge its callbacks in."""
+
+
 def ask(
     attempts: Sequence[Question], config: RunnableConfig, latch: Latch | None = None
 ) -> list[Reply]:
@@ -206,7 +225,8 @@ def _ask(question: Question, config: RunnableConfig, latch: Latch | None) -> Rep
     def invoke() -> object:
         runnable, value = question.prepared(config)
         agent_config = question.config(config, record.handlers)
-        return runnable.invoke(value, agent_config, **question.arguments())
+        with detached():
+            return runnable.invoke(value, agent_config, **question.arguments())
 
     def wake() -> None:
         events.put((_WAKE, None))
@@ -256,7 +276,9 @@ async def _aask(
         async with timer:
             runnable, value = question.prepared(config)
             agent_config = question.config(config, record.handlers)
-            output = await runnable.ainvoke(value, agent_config, **question.arguments())
+            arguments = question.arguments()
+            with detached():
+                output = await runnable.ainvoke(value, agent_config, **arguments)
         reply = record.answered(output)
         answered = reply["outcome"] == "answered"
         return reply
@@ -361,6 +383,41 @@ class _SignsOfLife(BaseCallbackHandler):
         self._tick()
 
 
+class _Redactor(BaseCallbackHandler):
+    """Takes keys out of a provider's error before a trace records it."""
+
+    run_inline = True
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def on_llm_error(
+        self, error: BaseException, *, response: Any = None, **kwargs: Any
+    ) -> None:
+        self._redact(error)
+        # Core hands on what the provider's HTTP response said, too.
+        for generations in getattr(response, "generations", []):
+            for generation in generations:
+                message = getattr(generation, "message", None)
+                if isinstance(message, BaseMessage):
+                    metadata = _in_texts(message.response_metadata, self._clean)
+                    message.response_metadata = metadata
+
+    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
+        self._redact(error)
+
+    def _redact(self, error: BaseException) -> None:
+        seen: set[int] = set()
+        link: BaseException | None = error
+        while link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.args = tuple(_in_texts(part, self._clean) for part in link.args)
+            link = link.__cause__ or link.__context__
+
+    def _clean(self, text: str) -> str:
+        return redact(self._member.without_secrets(text))
+
+
 # -- From what an agent returned to a reply ------------------------------------------
 
 
@@ -373,7 +430,7 @@ class _Record:
         self._question = question
         self._started = time.time()
         self._clock = time.perf_counter()
-        self.handlers: list[BaseCallbackHandler] = []
+        self.handlers: list[BaseCallbackHandler] = [_Redactor(question.member)]
         # A chain or a graph may ask several models and return the last one's message.
         self._usage: UsageMetadataCallbackHandler | None = None
         if not question.member.is_model:
@@ -506,17 +563,19 @@ def _encodable(message: AIMessage) -> AIMessage:
     try:
         json.dumps(parts, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
-        return message.model_copy(update=_clean(parts))
+        clean = _in_texts(parts, lambda text: text.encode(errors="replace").decode())
+        return message.model_copy(update=clean)
     return message
 
 
-def _clean(value: Any) -> Any:
+def _in_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Change every text in plain data."""
     if isinstance(value, str):
-        return value.encode(errors="replace").decode()
+        return change(value)
     if isinstance(value, list):
-        return [_clean(item) for item in value]
+        return [_in_texts(item, change) for item in value]
     if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
+        return {key: _in_texts(item, change) for key, item in value.items()}
     return value
 
 

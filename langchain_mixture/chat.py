@@ -41,11 +41,12 @@ from langchain_core.utils.uuid import uuid7
 from pydantic import ConfigDict, PrivateAttr
 
 from langchain_mixture.agents import Client, Member, leaves
+from langchain_mixture.calls import detached
 from langchain_mixture.errors import InvalidMixtureError, StepFailedError
 from langchain_mixture.graph import MixtureGraph, build, create_mixture
 from langchain_mixture.identity import Unknown, identity_of
 from langchain_mixture.layers import ChatInput, Layer, check_steps, layers_of
-from langchain_mixture.nesting import NestingChatModel, detached, inner_config
+from langchain_mixture.nesting import NestingChatModel, inner_config
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.profile import profile_of
 from langchain_mixture.request import Request

@@ -7,10 +7,9 @@ kept what the graph needs of both.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,11 +24,11 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 from langgraph.runtime import Runtime
 
-from langchain_mixture.calls import listens
+from langchain_mixture.calls import during, listens
 
 
 @dataclass(frozen=True)
@@ -76,20 +75,6 @@ class Parent:
 
 CONFIG: ContextVar[RunnableConfig] = ContextVar("mixture_config", default={})  # noqa: B039  # never changed
 PARENT: ContextVar[Parent | None] = ContextVar("mixture_parent", default=None)
-
-
-@contextmanager
-def during(variable: ContextVar[Any], value: object) -> Iterator[None]:
-    """Set a context variable for the length of a block."""
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
-detached = partial(during, var_child_runnable_config, None)
-"""Hide the run around this one: LangGraph would nest the graph's run beside ours."""
 
 
 def inner_config(

@@ -150,10 +150,13 @@ def test_where_steps_follow_the_answer_is_one_chunk(extra: Any) -> None:
     assert [text.lower() for text in texts] == ["c answers"]
 
 
-def test_proposers_are_never_forced_to_stream() -> None:
-    """Only the answering model is asked for a stream."""
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_proposers_are_never_forced_to_stream(wrapped: bool) -> None:
+    """Only the answering model is asked for a stream, through wrappers too."""
     with serve() as stub:
         model = over(stub, "a", "b", "c")
+        if wrapped:
+            model.client = {n: m.with_retry() for n, m in model.client.items()}
         list(model.stream("Why?"))
         streamed = {r["model"]: bool(r.get("stream")) for r in stub.requests}
         assert streamed == {"a": False, "b": False, "c": True}
