@@ -26,7 +26,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 from langgraph.pregel.protocol import PregelProtocol
 from pydantic import SecretStr
 
-from langchain_mixture.errors import InvalidMixtureError, describe
+from langchain_mixture.errors import InvalidMixtureError, describe, redact
 from langchain_mixture.function_model import ClientFunction, FunctionChatModel
 from langchain_mixture.steps import Agent, Step, shown
 
@@ -63,12 +63,12 @@ class Member:
     """What the step says to the model: temperature, max_tokens."""
 
     def without_secrets(self, text: str) -> str:
-        """Take the keys that its models hold out of a text."""
+        """Take out of a text the keys that its models hold, and what looks like one."""
         for leaf in _all_of(self.runnable):
             for value in vars(leaf).values() if hasattr(leaf, "__dict__") else ():
                 if isinstance(value, SecretStr) and value.get_secret_value():
                     text = text.replace(value.get_secret_value(), "[redacted]")
-        return text
+        return redact(text)
 
     @property
     def is_graph(self) -> bool:

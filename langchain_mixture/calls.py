@@ -400,8 +400,9 @@ class _Redactor(BaseCallbackHandler):
             for generation in generations:
                 message = getattr(generation, "message", None)
                 if isinstance(message, BaseMessage):
-                    metadata = _in_texts(message.response_metadata, self._clean)
-                    message.response_metadata = metadata
+                    message.response_metadata = _in_texts(
+                        message.response_metadata, self._member.without_secrets
+                    )
 
     def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
         self._redact(error)
@@ -411,11 +412,10 @@ class _Redactor(BaseCallbackHandler):
         link: BaseException | None = error
         while link is not None and id(link) not in seen:
             seen.add(id(link))
-            link.args = tuple(_in_texts(part, self._clean) for part in link.args)
+            link.args = tuple(
+                _in_texts(part, self._member.without_secrets) for part in link.args
+            )
             link = link.__cause__ or link.__context__
-
-    def _clean(self, text: str) -> str:
-        return redact(self._member.without_secrets(text))
 
 
 # -- From what an agent returned to a reply ------------------------------------------

@@ -400,40 +400,42 @@ def layers_of(
     check_steps(steps)
     resolve = resolver(client)
     answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
-    layers: list[Layer] = []
-    asking = sum(1 for step in steps if step.bounds(1)[0])
+    names = [f"{k + 1}_{_snake(type(step).__name__)}" for k, step in enumerate(steps)]
+    asked = _asked(steps, names, options)
+    return [
+        Layer(
+            step=step,
+            name=name,
+            members=members(step, asked[k], name, resolve),
+            fallbacks=members(step, step.fallbacks, name, resolve),
+            first=k == 0,
+            last=k == len(steps) - 1,
+            answering=k == answering,
+            options=options,
+            steps_left=sum(1 for agents in asked[k:] if agents),
+        )
+        for k, (step, name) in enumerate(zip(steps, names, strict=True))
+    ]
+
+
+def _asked(
+    steps: Sequence[Step], names: Sequence[str], options: Options
+) -> list[Sequence[Agent]]:
+    """Give the agents that each step may ask, by what can arrive at it."""
+    asked: list[Sequence[Agent]] = []
     arriving = 0
-    for k, step in enumerate(steps):
-        name = f"{k + 1}_{_snake(type(step).__name__)}"
+    for step, name in zip(steps, names, strict=True):
         agents, leaving = step.bounds(arriving)
         if not leaving:
             raise InvalidMixtureError(
                 f"{name} needs responses and can get none: begin with a step that "
                 "makes some, such as Propose."
             )
-        layers.append(
-            Layer(
-                step=step,
-                name=name,
-                members=members(step, agents, name, resolve),
-                fallbacks=members(step, step.fallbacks, name, resolve),
-                first=k == 0,
-                last=k == len(steps) - 1,
-                answering=k == answering,
-                options=options,
-                steps_left=max(1, asking - sum(bool(lay.members) for lay in layers)),
-            )
-        )
-        arriving = _leaving(options, agents, arriving, leaving)
-    return layers
-
-
-def _leaving(
-    options: Options, agents: Sequence[Agent], arriving: int, leaving: int
-) -> int:
-    """Say how many responses can reach the next step."""
-    # Where a step may stop without an answer, what it was given goes on.
-    return max(arriving, leaving) if options.stops and agents else leaving
+        asked.append(agents)
+        # Where a step may stop without an answer, what it was given goes on.
+        stops = options.stops and len(agents) > 0
+        arriving = max(arriving, leaving) if stops else leaving
+    return asked
 
 
 def count_calls(steps: Sequence[Step]) -> int:
