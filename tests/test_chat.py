@@ -302,7 +302,7 @@ def test_who_is_given_up_says_nothing_into_the_fallbacks_stream() -> None:
         Aggregate(
             Late(model="late", script="too late"),
             fallbacks=[Answering(model="b", script="one two")],
-            timeout=0.5,
+            timeout=1.5,
         ),
     ]
     chunks = [chunk.text for chunk in ChatMixture(steps).stream("Why?")]

@@ -38,6 +38,8 @@ class Fault:
     """What the error says where the answer is streamed, if it is another one."""
     streamed_requests: int | None = None
     """How many requests are made then, if it is another number."""
+    timeout: float = 60.0
+    """Seconds per call; short only where it is what ends the call."""
 
 
 FAULTS = [
@@ -49,12 +51,18 @@ FAULTS = [
     ),
     Fault("500", Answer("oops", status=500), "500", requests=2),
     Fault("401", Answer(f"bad key {KEY}", status=401), "401"),
-    Fault("hang", Answer("late", hang=RELEASE), "no answer within 0.6 seconds"),
+    Fault(
+        "hang",
+        Answer("late", hang=RELEASE),
+        "no answer within 1.5 seconds",
+        timeout=1.5,
+    ),
     Fault(
         "slow drip",
-        Answer("a b c", drip=0.1),
-        "no answer within 0.6 seconds",
+        Answer("a b c", drip=0.25),  # a stream of it lasts longer than the timeout
+        "no answer within 1.5 seconds",
         streamed="",
+        timeout=1.5,
     ),
     Fault(
         "dropped before the body",
@@ -110,7 +118,7 @@ def served(fault: Fault, faulty: set[str]) -> Any:
     return serve(answer)
 
 
-def mixture(stub: Stub) -> ChatMixture:
+def mixture(stub: Stub, timeout: float) -> ChatMixture:
     """Make a pipeline with proposers, a judge and an aggregator of real clients."""
     client = {
         name: ChatOpenAI(
@@ -125,7 +133,7 @@ def mixture(stub: Stub) -> ChatMixture:
     return ChatMixture(
         [Propose(PROPOSERS), Rank("judge", 2), Aggregate("last")],
         client=client,
-        timeout=0.6,
+        timeout=timeout,
     )
 
 
@@ -160,7 +168,7 @@ async def test_a_fault_costs_no_more_than_it_must(
 ) -> None:
     """The best answer that is left, or an error that says why and keeps the rest."""
     with served(fault, faulty) as stub:
-        model = mixture(stub)
+        model = mixture(stub, fault.timeout)
         if fault.says == "" and faulty != {"judge"}:
             message = await ask(model, how)
             assert message.response_metadata["mixture"]["status"] == "complete"
@@ -199,7 +207,7 @@ async def test_a_fault_of_the_streaming_aggregator_is_told(
     """A stream ends in an answer or in an error, and nothing is asked anew."""
     says = fault.says if fault.streamed is None else fault.streamed
     with served(fault, {"last"}) as stub:
-        model = mixture(stub)
+        model = mixture(stub, fault.timeout)
         if says == "":
             message = await ask(model, how)
             assert message.text.strip() == (fault.answer.text or "").strip()
@@ -217,7 +225,9 @@ def test_a_reply_cut_by_length_is_an_answer_whose_row_says_so() -> None:
     """What was cut off at the token limit is used, and marked in the history."""
     cut = next(fault for fault in FAULTS if fault.name == "cut by length")
     with served(cut, {"p1", "last"}) as stub:
-        state = mixture(stub).graph.invoke({"messages": [("user", "Why?")]})
+        state = mixture(stub, cut.timeout).graph.invoke(
+            {"messages": [("user", "Why?")]}
+        )
     rows = [call for row in state["mixture"]["history"] for call in row["llm_calls"]]
     assert {row["model"] for row in rows if row.get("truncated")} == {"p1", "last"}
     assert state["mixture"]["status"] == "complete"

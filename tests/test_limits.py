@@ -58,6 +58,19 @@ def hanging(release: threading.Event, *names: str) -> Callable[[Any], Answer]:
     return answer
 
 
+def outrun(release: threading.Event, slow: str) -> Callable[[Any], Answer]:
+    """Make a script by which the others answer once one was asked, which hangs."""
+    asked = threading.Event()
+
+    def answer(request: dict[str, Any]) -> Answer:
+        model = request["model"]
+        if model == slow:
+            asked.set()
+        return Answer(f"{model} answers", hang=release if model == slow else asked)
+
+    return answer
+
+
 def clients(stub: Stub, *names: str) -> dict[str, ChatOpenAI]:
     """Make a real client a name."""
     return {
@@ -75,7 +88,7 @@ async def test_a_quorum_goes_on_without_the_slowest(
     release: threading.Event, how: str, face: str
 ) -> None:
     """The answer rests on two of three, says so, and is complete."""
-    with serve(hanging(release, "slow")) as stub:
+    with serve(outrun(release, "slow")) as stub:
         client = clients(stub, "a", "b", "slow", "last")
         steps = [Propose(["a", "slow", "b"], quorum=2), Aggregate("last")]
         config: Any = {"configurable": {"thread_id": "1"}}
@@ -127,7 +140,7 @@ async def test_a_call_that_is_given_up_closes_its_request(
     release: threading.Event,
 ) -> None:
     """In async code the server sees the connection go: nothing is written in vain."""
-    with serve(hanging(release, "slow")) as stub:
+    with serve(outrun(release, "slow")) as stub:
         graph = create_mixture(
             [Propose(["a", "slow"], quorum=1)], client=clients(stub, "a", "slow")
         )
@@ -285,7 +298,7 @@ async def test_at_the_deadline_the_answer_is_made_of_what_is_there(
         graph = create_mixture(
             [Propose(["a", "slow"]), Shuffle(), Aggregate("last")],
             client=client,
-            deadline=2,
+            deadline=3,
         )
         async with asyncio.timeout(BOUND):
             state = await called(graph, how, ask(), None)
@@ -304,8 +317,8 @@ async def test_an_aggregator_that_hangs_leaves_the_best_proposal(
     with serve(hanging(release, "last")) as stub:
         model = ChatMixture(
             [Propose(["a", "b"]), Aggregate("last")],
-            client=clients(stub, "a", "b", "last"),
-            deadline=1,
+            client={**models("a", "b"), **clients(stub, "last")},
+            deadline=2,
         )
         async with asyncio.timeout(BOUND):
             message = await called(model, how, "Why?", None)
@@ -333,14 +346,14 @@ def test_after_the_deadline_nobody_is_asked() -> None:
     last = Scripted(model="last")
 
     def slow(text: str) -> str:
-        passed.wait(0.3)
+        passed.wait(1.1)
         return text
 
     steps = [Propose([Scripted(model="a")]), Map(slow), Aggregate(last)]
-    state = create_mixture(steps, deadline=0.2).invoke(ask())
+    state = create_mixture(steps, deadline=1).invoke(ask())
     assert state["messages"][-1].text == "a answers"
     assert last.asked == []
-    assert "last was not asked: the deadline of 0.2 s" in state["mixture"]["reasons"][0]
+    assert "last was not asked: the deadline of 1 s" in state["mixture"]["reasons"][0]
 
 
 # -- Budget --------------------------------------------------------------------------
@@ -523,7 +536,7 @@ def test_a_streamed_answer_at_its_deadline_is_broken_off() -> None:
             stop.wait(BOUND)
 
     steps = [Propose([Scripted(model="a")]), Aggregate(Endless(model="e"))]
-    model = ChatMixture(steps, deadline=1)
+    model = ChatMixture(steps, deadline=2)
     with pytest.raises(StepFailedError, match="share of the deadline") as raised:
         list(model.stream("Why?"))
     stop.set()
