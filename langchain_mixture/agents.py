@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import (
@@ -48,6 +48,10 @@ _CLIENTS = (
 )
 
 
+MIN_SECRET: Final = 8
+"""How many characters what is taken for a key has at the least."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One agent of one step, ready to be asked."""
@@ -66,8 +70,12 @@ class Member:
         """Take out of a text the keys that its models hold, and what looks like one."""
         for leaf in _all_of(self.runnable):
             for value in vars(leaf).values() if hasattr(leaf, "__dict__") else ():
-                if isinstance(value, SecretStr) and value.get_secret_value():
-                    text = text.replace(value.get_secret_value(), "[redacted]")
+                secret = (
+                    value.get_secret_value() if isinstance(value, SecretStr) else ""
+                )
+                # A placeholder for servers that want none, such as "EMPTY", is a word.
+                if len(secret) >= MIN_SECRET:
+                    text = text.replace(secret, "[redacted]")
         return redact(text)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import cycle, islice
 from typing import ClassVar
@@ -12,6 +12,7 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_mixture import prompts
 from langchain_mixture.steps import (
+    SHOWING,
     Agent,
     Call,
     CheckedStep,
@@ -27,29 +28,22 @@ def _asked(
     prompt: Prompt,
     conversation: Sequence[BaseMessage],
     responses: Sequence[Response],
-    placeholders: Mapping[str, str],
+    **values: str,
 ) -> list[BaseMessage]:
     """Put an instruction and the responses in front of a conversation.
 
-    In a string, each of `placeholders` is replaced; the responses are appended unless
-    one of these brings them (`{responses}`, `{text}`).
+    In a string `{query}`, `{responses}` and the names of `values` are replaced; the
+    responses are appended unless `{responses}` or `{text}` has brought them.
     """
+    values |= {
+        "query": prompts.query_of(conversation),
+        "responses": prompts.numbered(responses),
+    }
     if isinstance(prompt, ChatPromptTemplate):
-        return prompt.format_messages(
-            **{
-                "messages": list(conversation),
-                "query": prompts.query_of(conversation),
-                "responses": prompts.numbered(responses),
-                **placeholders,
-            }
-        )
-    instruction = prompts.fill(prompt, placeholders)
-    if not any(
-        f"{{{name}}}" in prompt
-        for name in ("responses", "text")
-        if name in placeholders
-    ):
-        instruction = f"{instruction}\n\n{prompts.numbered(responses)}"
+        return prompt.format_messages(messages=list(conversation), **values)
+    instruction = prompts.fill(prompt, values)
+    if not any(f"{{{name}}}" in prompt for name in SHOWING & {*values}):
+        instruction = f"{instruction}\n\n{values['responses']}"
     return prompts.with_system(conversation, instruction)
 
 
@@ -121,8 +115,8 @@ class Synthesize(CheckedStep):
     agents: Sequence[Agent]
     """At least one."""
     prompt: Prompt = prompts.SYNTHESIZE
-    """The instruction in front of the numbered responses; or a template over
-    `responses`, `query` and `messages`."""
+    """The instruction; `{responses}` and `{query}` in it are replaced, and without
+    `{responses}` they are put behind it. Or a template over these and `messages`."""
     temp: float | None = None
     """Sampling temperature; None = each model's own setting."""
     max_tokens: int | None = None
@@ -141,7 +135,7 @@ class Synthesize(CheckedStep):
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
-        messages = _asked(self.prompt, conversation, responses, {})
+        messages = _asked(self.prompt, conversation, responses)
         parents = _ids(responses)
         return [Call(messages=messages, parents=parents) for _ in self.agents]
 
@@ -155,8 +149,8 @@ class _Fuse(CheckedStep):
     agent: Agent
     """Who writes the answer."""
     prompt: Prompt = prompts.SYNTHESIZE
-    """The instruction in front of the numbered responses; or a template over
-    `responses`, `query` and `messages`."""
+    """The instruction; `{responses}` and `{query}` in it are replaced, and without
+    `{responses}` they are put behind it. Or a template over these and `messages`."""
     temp: float | None = None
     """Sampling temperature; None = the model's own setting."""
     max_tokens: int | None = None
@@ -173,7 +167,7 @@ class _Fuse(CheckedStep):
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
-        messages = _asked(self.prompt, conversation, responses, {})
+        messages = _asked(self.prompt, conversation, responses)
         return [Call(messages=messages, parents=_ids(responses))]
 
 
@@ -199,8 +193,8 @@ class Vote(_Fuse):
     """
 
     prompt: Prompt = prompts.VOTE
-    """The instruction in front of the numbered responses; or a template over
-    `responses`, `query` and `messages`."""
+    """The instruction; `{responses}` and `{query}` in it are replaced, and without
+    `{responses}` they are put behind it. Or a template over these and `messages`."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +218,7 @@ class Refine(CheckedStep):
     """At least one."""
     prompt: Prompt = prompts.REFINE
     """The instruction; `{text}` and `{query}` in it are replaced, and without `{text}`
-    the response is put behind it. Or a template over `text`, `query` and `messages`."""
+    the response is put behind it. Or a template over these and `messages`."""
     temp: float | None = None
     """Sampling temperature; None = each model's own setting."""
     max_tokens: int | None = None
@@ -243,14 +237,13 @@ class Refine(CheckedStep):
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
-        query = prompts.query_of(conversation)
         return [
             Call(
                 messages=_asked(
                     self.prompt,
                     conversation,
                     [response],
-                    {"text": prompts.written_out(response), "query": query},
+                    text=prompts.written_out(response),
                 ),
                 parents=[response["id"]],
             )
@@ -288,7 +281,7 @@ class Rank(CheckedStep):
     n: int = 3
     """How many are kept; 1 or more."""
     prompt: Prompt = prompts.RANK
-    """The instruction; `{query}`, `{responses}` and `{n}` in it are replaced, and
+    """The instruction; `{responses}`, `{query}` and `{n}` in it are replaced, and
     without `{responses}` they are put behind it. Or a template over these and
     `messages`."""
     temp: float | None = None
@@ -318,11 +311,7 @@ class Rank(CheckedStep):
             self.prompt,
             conversation,
             responses,
-            {
-                "query": prompts.query_of(conversation),
-                "responses": prompts.numbered(responses),
-                "n": str(min(self.n, len(responses))),
-            },
+            n=str(min(self.n, len(responses))),
         )
         return [Call(messages=messages, parents=_ids(responses), check=check)]
 

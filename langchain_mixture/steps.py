@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Literal, NotRequired, TypeAlias
+from typing import Any, ClassVar, Final, Literal, NotRequired, TypeAlias
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 from langchain_core.prompts import ChatPromptTemplate
@@ -298,6 +298,10 @@ def check_fields(thing: Any, name: str) -> None:
             )
 
 
+SHOWING: Final = frozenset({"responses", "text"})
+"""What a prompt says where a model is to be shown responses."""
+
+
 class CheckedStep(Step):
     """A step of this package: its fields are checked when it is constructed."""
 
@@ -330,6 +334,12 @@ class CheckedStep(Step):
                     f"{name}: prompt has the variable {min(unknown)!r}; allowed: "
                     f"{', '.join(sorted(self.variables))}."
                 )
+            showing = self.variables & SHOWING
+            if showing and not showing & set(prompt.input_variables):
+                raise InvalidMixtureError(
+                    f"{name}: prompt shows the model no response; allowed: a template "
+                    f"with the variable {' or '.join(sorted(showing))}."
+                )
         elif not (isinstance(prompt, str) and prompt.strip()):
             raise InvalidMixtureError(
                 f"{name}: prompt is {shown(prompt)}; allowed: an instruction as a "
@@ -348,5 +358,7 @@ def shown(value: object) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     name = type(value).__name__
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

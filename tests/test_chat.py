@@ -826,7 +826,7 @@ def cache() -> Any:
         [Propose(["a", "b"]), Take(1), Aggregate("c")],
         [
             Propose(["a", "b"]),
-            Aggregate("c", ChatPromptTemplate([("user", "{query}")])),
+            Aggregate("c", ChatPromptTemplate([("user", "{query} {responses}")])),
         ],
     ],
 )

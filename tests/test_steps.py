@@ -110,6 +110,15 @@ def kept(step: Step, replies: Sequence[Reply] = ()) -> list[str]:
             "responses",
         ),
         (
+            lambda: Aggregate("a", ChatPromptTemplate([("user", "{query}")])),
+            "Aggregate: prompt shows the model no response; allowed: a template with "
+            "the variable responses",
+        ),
+        (
+            lambda: Refine(["a"], ChatPromptTemplate([("user", "{query}")])),
+            "with the variable responses or text",
+        ),
+        (
             lambda: Propose(
                 ["a"], prompt=ChatPromptTemplate([("user", "{responses}")])
             ),
@@ -208,15 +217,21 @@ def test_refine_shows_each_response_to_agent_i_mod_n() -> None:
         ),
         (Rank("a", 9, "{n} of: {query}\n{responses}"), "4 of: Why {x}?\nThere are 4"),
         (
-            Aggregate("a", "Just {query} {responses}"),
-            "Just {query} {responses}\n\nThere",
+            Refine(["a"], "Improve: {responses}"),
+            "Improve: The response stands between its marks",
         ),
+        (Aggregate("a", "For {query}: {responses}"), "For Why {x}?: There are 4"),
+        (Vote("a", "{query} {text} {n}"), "Why {x}? {text} {n}\n\nThere are 4"),
+        (Synthesize(["a"], "Fuse."), "Fuse.\n\nThere are 4"),
     ],
 )
-def test_placeholders_of_mixture_llms_prompts_are_replaced_as_plain_text(
+def test_placeholders_of_a_prompt_are_replaced_as_plain_text(
     step: Step, said: str
 ) -> None:
-    """Where mixture-llm formats a prompt, the same names are replaced here."""
+    """The query and the responses stand where the prompt wants them, and once."""
+    text = step.calls(CONVERSATION, FOUR)[0]["messages"][0].text
+    assert text.removeprefix("Be kind.\n\n").startswith(said)
+    assert text.count("answer 0") == 1
     call = step.calls(CONVERSATION, FOUR)[0]
     assert call["messages"][0].text.removeprefix("Be kind.\n\n").startswith(said)
 
