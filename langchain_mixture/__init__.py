@@ -13,7 +13,7 @@ from langchain_mixture.errors import (
     StepFailedError,
 )
 from langchain_mixture.graph import create_mixture, run
-from langchain_mixture.layers import Mixture, count_calls
+from langchain_mixture.layers import count_calls
 from langchain_mixture.llm_steps import (
     Aggregate,
     Propose,
@@ -29,7 +29,8 @@ from langchain_mixture.presets import (
     self_moa,
     together_moa,
 )
-from langchain_mixture.steps import Agent, Call, Reply, Response, Step, answered
+from langchain_mixture.records import Call, Mixture, Reply, Response, answered
+from langchain_mixture.steps import Agent, Step
 from langchain_mixture.transform_steps import (
     Dropout,
     Filter,

@@ -1,34 +1,22 @@
-"""Agents: from what a step names to what can be asked.
-
-Names go through the client; wrappers (`bind`, `with_config`, `with_retry`,
-`with_fallbacks`, configurable fields) are seen through, and nothing that they carry is
-lost.
-"""
+"""Agents: from what a step names to what can be asked."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
 
-from langchain_core.language_models import BaseLanguageModel
-from langchain_core.runnables import (
-    Runnable,
-    RunnableParallel,
-    RunnableSequence,
-    RunnableWithFallbacks,
-)
-from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.runnables import Runnable, RunnableSequence
 from langgraph.pregel.protocol import PregelProtocol
 from pydantic import SecretStr
 
-from langchain_mixture.errors import InvalidMixtureError, describe, redact
+from langchain_mixture.errors import InvalidMixtureError, describe, redact, shown
 from langchain_mixture.function_model import ClientFunction, FunctionChatModel
-from langchain_mixture.steps import Agent, Step, shown
+from langchain_mixture.steps import Agent, Step
+from langchain_mixture.wrappers import all_of, is_model, leaves, name_of, unwrapped
 
 Client: TypeAlias = (
     Runnable[Any, Any]
@@ -39,7 +27,9 @@ Client: TypeAlias = (
 )
 """What turns the names in a pipeline into models."""
 
+
 Resolve: TypeAlias = Callable[[str], Runnable[Any, Any]]
+
 
 _CLIENTS = (
     "a chat model, a mapping from names to models, a function of one parameter (the "
@@ -68,7 +58,7 @@ class Member:
 
     def without_secrets(self, text: str) -> str:
         """Take out of a text the keys that its models hold, and what looks like one."""
-        for leaf in _all_of(self.runnable):
+        for leaf in all_of(self.runnable):
             for value in vars(leaf).values() if hasattr(leaf, "__dict__") else ():
                 secret = (
                     value.get_secret_value() if isinstance(value, SecretStr) else ""
@@ -87,8 +77,8 @@ class Member:
     def is_model(self) -> bool:
         """Whether it is a model, maybe wrapped: what it writes are its own tokens."""
         return all(
-            not isinstance(part, RunnableSequence) and _is_model(part)
-            for part in _unwrapped(self.runnable)
+            not isinstance(part, RunnableSequence) and is_model(part)
+            for part in unwrapped(self.runnable)
         )
 
 
@@ -109,7 +99,7 @@ def members(
         except InvalidMixtureError as error:
             raise InvalidMixtureError(f"{step_name}: {error}") from error.__cause__
         name = agent if isinstance(agent, str) else name_of(agent)
-        if arguments and not all(map(_is_model, leaves(runnable))):
+        if arguments and not all(map(is_model, leaves(runnable))):
             wanted = " and ".join(arguments)
             raise InvalidMixtureError(
                 f"{step_name}: {wanted} cannot be set for {name!r}: it is "
@@ -171,7 +161,7 @@ def _maker(client: Client) -> Callable[[str], object]:
     if client is None:
         return _init_chat_model
     if isinstance(client, Runnable):
-        if all(map(_is_model, leaves(client))):
+        if all(map(is_model, leaves(client))):
             return lambda name: client.bind(model=name)
     elif isinstance(client, Mapping):
         return lambda name: _looked_up(client, name)
@@ -235,72 +225,3 @@ def _init_chat_model(name: str) -> Runnable[Any, Any]:
         ) from error
     model: Runnable[Any, Any] = init_chat_model(name)
     return model
-
-
-def leaves(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Give what is asked in the end, beneath wrappers and in front of parsers.
-
-    Example:
-        >>> from langchain_core.runnables import RunnableLambda
-        >>> [type(r).__name__ for r in leaves(RunnableLambda(str).with_retry())]
-        ['RunnableLambda']
-    """
-    for part in _unwrapped(runnable):
-        if isinstance(part, RunnableSequence):
-            yield from leaves(part.first)
-        else:
-            yield part
-
-
-def _unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Give what is beneath wrappers."""
-    if isinstance(runnable, RunnableBindingBase):
-        yield from _unwrapped(runnable.bound)
-    elif isinstance(runnable, RunnableWithFallbacks):
-        for member in runnable.runnables:
-            yield from _unwrapped(member)
-    elif isinstance(runnable, DynamicRunnable):
-        yield from _unwrapped(runnable.default)
-    else:
-        yield runnable
-
-
-def _all_of(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Give everything beneath wrappers and in chains."""
-    for part in _unwrapped(runnable):
-        if isinstance(part, RunnableSequence | RunnableParallel):
-            inner = part.steps if isinstance(part, RunnableSequence) else part.steps__
-            for step in inner.values() if isinstance(inner, Mapping) else inner:
-                yield from _all_of(step)
-        else:
-            yield part
-
-
-def _is_model(runnable: Runnable[Any, Any]) -> bool:
-    # What init_chat_model(configurable_fields=...) returns is no BaseChatModel.
-    return isinstance(runnable, BaseLanguageModel) or (
-        hasattr(runnable, "bind_tools") and not isinstance(runnable, PregelProtocol)
-    )
-
-
-def name_of(runnable: Runnable[Any, Any]) -> str:
-    """Name an agent: its own name, else its model's, else its class.
-
-    Example:
-        >>> from langchain_core.language_models import FakeListChatModel
-        >>> name_of(FakeListChatModel(responses=["Hi"], name="greeter").with_retry())
-        'greeter'
-    """
-    if isinstance(runnable, RunnableBindingBase):
-        said = runnable.config.get("run_name") or runnable.kwargs.get("model")
-        return str(runnable.name or said or name_of(runnable.bound))
-    if own := getattr(runnable, "name", None):  # a RunnableLambda may have none
-        return str(own)
-    leaf = next(leaves(runnable))
-    if leaf is not runnable and not isinstance(runnable, RunnableSequence):
-        return name_of(leaf)
-    for attribute in ("name", "model_name", "model", "model_id", "deployment_name"):
-        value = getattr(leaf, attribute, None)
-        if isinstance(value, str) and value:
-            return value
-    return type(leaf).__name__

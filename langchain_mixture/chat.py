@@ -4,58 +4,40 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Callable,
-    Iterator,
-    Sequence,
-)
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
-from langchain_core.callbacks import (
-    AsyncCallbackManager,
-    AsyncCallbackManagerForLLMRun,
-    CallbackManager,
-    CallbackManagerForLLMRun,
-)
 from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import (
     BaseChatModel,
     LanguageModelInput,
     ModelProfile,
 )
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import (
-    Runnable,
-    RunnableBinding,
-    RunnableParallel,
-    RunnableSequence,
-)
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langchain_core.utils.uuid import uuid7
 from pydantic import ConfigDict, PrivateAttr
 
-from langchain_mixture.agents import Client, Member, leaves
-from langchain_mixture.calls import detached
-from langchain_mixture.errors import InvalidMixtureError, StepFailedError
+from langchain_mixture.agents import Client, Member
+from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
 from langchain_mixture.graph import MixtureGraph, build, create_mixture
-from langchain_mixture.identity import Unknown, identity_of
+from langchain_mixture.graph_model import GraphChatModel, distinct
+from langchain_mixture.identity import Unknown, identity_of, profile_of
 from langchain_mixture.layers import ChatInput, Layer, check_steps, layers_of
-from langchain_mixture.nesting import NestingChatModel, inner_config
-from langchain_mixture.options import OnFailure, Options
-from langchain_mixture.profile import profile_of
+from langchain_mixture.limits import OnFailure, Options
 from langchain_mixture.request import Request
-from langchain_mixture.steps import Step, Timeout, shown
+from langchain_mixture.steps import Step, Timeout
+from langchain_mixture.wrappers import leaves, with_model
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
 """Keywords of other chat models that have no meaning here."""
 
+
 Schema = dict[str, Any] | type
+
+
 Tools = Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool]
 
 
@@ -75,7 +57,7 @@ class _Built:
         return _Built, ()
 
 
-class ChatMixture(NestingChatModel):
+class ChatMixture(GraphChatModel):
     """A mixture wherever a chat model goes.
 
     It is a `BaseChatModel`: it streams the answer's own tokens, takes tools and
@@ -162,8 +144,8 @@ class ChatMixture(NestingChatModel):
             del kwargs[key]
         check_steps(steps)
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
-        own = {"steps": steps, "client": client, **self._said(options)}
-        super().__init__(**{**own, **kwargs})
+        own = {key: value for key, value in vars(options).items() if key in known}
+        super().__init__(**{"steps": steps, "client": client, **own, **kwargs})
 
     # -- The graph -------------------------------------------------------------------
 
@@ -174,18 +156,24 @@ class ChatMixture(NestingChatModel):
             self.steps,
             client=self.client,
             name=self.name or "mixture",
-            **self._said(self),
+            **vars(self._options),
         )
 
-    @staticmethod
-    def _said(options: Options | ChatMixture) -> dict[str, Any]:
-        return {key: getattr(options, key) for key in _OPTIONS}
+    @property
+    def _options(self) -> Options:
+        return Options(
+            on_failure=self.on_failure,
+            timeout=self.timeout,
+            deadline=self.deadline,
+            max_calls=self.max_calls,
+            max_total_tokens=self.max_total_tokens,
+        )
 
     def _compiled(self) -> _Built:
-        said = self._said(self)
-        key = (*self.steps, self.client, *said.values(), self.name)
+        options = self._options
+        key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
-            layers = layers_of(self.steps, self.client, Options(**said))
+            layers = layers_of(self.steps, self.client, options)
             graph = build(
                 layers,
                 input_schema=ChatInput,
@@ -203,97 +191,15 @@ class ChatMixture(NestingChatModel):
 
     # -- Asking ----------------------------------------------------------------------
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        graph, inputs = self._prepared(messages, stop, kwargs)
-        config = inner_config(CallbackManager, run_manager, len(self.steps))
-        with detached():
-            state = graph.invoke(inputs, config)
-        return self._result(state)
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        graph, inputs = self._prepared(messages, stop, kwargs)
-        config = inner_config(AsyncCallbackManager, run_manager, len(self.steps))
-        with detached():
-            state = await graph.ainvoke(inputs, config)
-        return self._result(state)
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        graph, inputs = self._prepared(messages, stop, kwargs)
-        config = inner_config(CallbackManager, run_manager, len(self.steps))
-        parts = graph.stream(inputs, config, stream_mode=_MODES)
-        state: dict[str, Any] = {}
-        try:
-            while True:
-                with detached():
-                    part = next(parts, None)
-                if part is None:
-                    break
-                if (chunk := _chunk_of(part, state)) is not None:
-                    yield chunk
-            yield self._last_chunk(state)
-        finally:
-            inputs["request"].cancel()  # else closing waits for the calls under way
-            with detached():
-                parts.close()
-
-    def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        return self.closed_later(self._achunks(messages, stop, run_manager, kwargs))
-
-    async def _achunks(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        run_manager: AsyncCallbackManagerForLLMRun | None,
-        kwargs: dict[str, Any],
-    ) -> AsyncGenerator[ChatGenerationChunk]:
-        graph, inputs = self._prepared(messages, stop, kwargs)
-        config = inner_config(AsyncCallbackManager, run_manager, len(self.steps))
-        parts = graph.astream(inputs, config, stream_mode=_MODES)
-        state: dict[str, Any] = {}
-        async with aclosing(parts):
-            while True:
-                with detached():
-                    part = await anext(parts, None)
-                if part is None:
-                    break
-                if (chunk := _chunk_of(part, state)) is not None:
-                    yield chunk
-        yield self._last_chunk(state)
-
     def _prepared(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None,
         kwargs: dict[str, Any],
-    ) -> tuple[Any, dict[str, Any]]:
-        """Give the graph, and what goes into it."""
+    ) -> tuple[Any, dict[str, Any], int]:
         request = self._request(stop, kwargs)
-        inputs = {"messages": _distinct(messages), "request": request}
-        return self._compiled().graph, inputs
+        inputs = {"messages": distinct(messages), "request": request}
+        return self._compiled().graph, inputs, len(self.steps)
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -317,10 +223,6 @@ class ChatMixture(NestingChatModel):
             arguments=arguments,
         )
 
-    def _result(self, state: dict[str, Any]) -> ChatResult:
-        message = self._message(state)
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
     def _message(self, state: dict[str, Any]) -> AIMessage:
         """Make this model's message of the graph's answer."""
         if interrupts := state.get("__interrupt__"):
@@ -338,16 +240,6 @@ class ChatMixture(NestingChatModel):
         return answer.model_copy(
             update={"id": None, "response_metadata": metadata, "usage_metadata": total}
         )
-
-    def _last_chunk(self, state: dict[str, Any]) -> ChatGenerationChunk:
-        message = self._message(state)
-        chunk = AIMessageChunk(
-            content="",
-            response_metadata=message.response_metadata,
-            usage_metadata=message.usage_metadata,
-            chunk_position="last",
-        )
-        return ChatGenerationChunk(message=chunk)
 
     # -- Tools and structured output -------------------------------------------------
 
@@ -385,11 +277,7 @@ class ChatMixture(NestingChatModel):
             print(model.invoke("What is 2 + 3?").tool_calls)
             ```
         """
-        traced = {
-            key: kwargs.pop(key)
-            for key in ("ls_structured_output_format",)
-            if key in kwargs
-        }
+        traced = kwargs.pop("ls_structured_output_format", None)
         strict = kwargs.get("strict")
         written = [
             tool
@@ -407,11 +295,14 @@ class ChatMixture(NestingChatModel):
                     f"({shown(next(leaves(member.runnable)))}); the last step that "
                     "writes needs a model that calls tools."
                 ) from None
-        bound = {"tools": written, "tool_choice": tool_choice, "tool_binding": kwargs}
+        bound = {
+            "tools": written,
+            "tool_choice": tool_choice,
+            "tool_binding": kwargs,
+            "ls_structured_output_format": traced,
+        }
         given = {key: value for key, value in bound.items() if value not in (None, {})}
-        return cast(
-            "Runnable[LanguageModelInput, AIMessage]", self.bind(**given, **traced)
-        )
+        return cast("Runnable[LanguageModelInput, AIMessage]", self.bind(**given))
 
     def with_structured_output(
         self,
@@ -462,7 +353,7 @@ class ChatMixture(NestingChatModel):
             return chain
         tools = [convert_to_openai_tool(schema, strict=strict)]
         strictly = self.bind_tools(tools, tool_choice="any", strict=strict)
-        return _with_model(chain, lambda _: strictly)
+        return with_model(chain, lambda _: strictly)
 
     def _structured_by_model(
         self, schema: Schema, include_raw: bool, options: dict[str, Any]
@@ -480,7 +371,7 @@ class ChatMixture(NestingChatModel):
         chain = models[0].with_structured_output(
             schema, include_raw=include_raw, **given
         )
-        return _with_model(chain, lambda bound: self.bind(**bound.kwargs))
+        return with_model(chain, lambda bound: self.bind(**bound.kwargs))
 
     # -- Identity --------------------------------------------------------------------
 
@@ -495,14 +386,14 @@ class ChatMixture(NestingChatModel):
             "model_name": self.model_name,
             "steps": [identity_of(step) for step in self.steps],
             "client": identity_of(self.client),
-            **self._said(self),
+            **vars(self._options),
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "stop": self.stop,
             "report_usage": self.report_usage,
         }
 
-    def cacheable(self) -> BaseChatModel:
+    def _cacheable(self) -> BaseChatModel:
         """Stay out of the cache where the content of a function cannot be told."""
         has_cache = self.cache is not None or get_llm_cache() is not None
         if not has_cache or not Unknown.is_in(self._identifying_params):
@@ -515,83 +406,4 @@ class ChatMixture(NestingChatModel):
         return profile_of(self.steps, self.client)
 
 
-_OPTIONS: Final = (
-    "on_failure",
-    "timeout",
-    "deadline",
-    "max_calls",
-    "max_total_tokens",
-)
-_MODES: Final = ["messages", "values", "updates"]  # interrupts are among the updates
 _TOOLS: Final = ("tools", "tool_choice", "tool_binding")
-
-
-def _with_model(
-    chain: Runnable[Any, Any], change: Callable[[Any], Runnable[Any, Any]]
-) -> Runnable[LanguageModelInput, Any]:
-    """Put another model in front of a structured output's parser."""
-    if isinstance(chain, RunnableSequence):
-        first = chain.first
-        if isinstance(first, RunnableParallel) and "raw" in first.steps__:
-            raw = first.steps__["raw"]
-            if isinstance(raw, RunnableBinding):
-                return RunnableSequence(
-                    RunnableParallel(raw=change(raw)), *chain.middle, chain.last
-                )
-        if isinstance(first, RunnableBinding):
-            return RunnableSequence(change(first), *chain.middle, chain.last)
-    raise InvalidMixtureError(
-        "the answering model's structured output is not a model and a parser; allowed: "
-        'method="function_calling".'
-    )
-
-
-def _distinct(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Give each message an id of its own: LangGraph would merge those that share one.
-
-    The caller's messages stay as they are.
-    """
-    seen: set[str | None] = {None}
-    distinct: list[BaseMessage] = []
-    for message in messages:
-        new = message.id in seen
-        copy = message.model_copy(update={"id": str(uuid7())}) if new else message
-        seen.add(copy.id)
-        distinct.append(copy)
-    return distinct
-
-
-def _chunk_of(
-    part: tuple[str, Any], state: dict[str, Any]
-) -> ChatGenerationChunk | None:
-    """Make a chunk of a part of the graph's stream, or take its state down."""
-    mode, value = part
-    if mode == "messages":
-        return _chunk(value[0])
-    if mode == "values" or "__interrupt__" in value:
-        state.update(value)
-    return None
-
-
-def _chunk(message: BaseMessage) -> ChatGenerationChunk:
-    """Make a chunk of a part of the answer: without id, usage and metadata.
-
-    These come once, in the last chunk.
-    """
-    if isinstance(message, AIMessageChunk):
-        chunk = message.model_copy(
-            update={
-                "id": None,
-                "usage_metadata": None,
-                "response_metadata": {},
-                "chunk_position": None,
-            }
-        )
-        return ChatGenerationChunk(message=chunk)
-    calls = message.tool_calls if isinstance(message, AIMessage) else []
-    whole = AIMessageChunk(
-        content=message.content,
-        additional_kwargs=message.additional_kwargs,
-        tool_calls=calls,
-    )
-    return ChatGenerationChunk(message=whole)

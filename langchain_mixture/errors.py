@@ -9,11 +9,10 @@ MixtureError
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from langchain_mixture.steps import HistoryRow, Response
+from langchain_mixture.records import HistoryRow, Response
 
 _KEYS = re.compile(
     r"""(?ix)
@@ -89,3 +88,31 @@ def redact(text: str) -> str:
         'Authorization: Bearer [redacted]'
     """
     return _KEYS.sub("[redacted]", text)
+
+
+def in_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Change every text in plain data."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [in_texts(item, change) for item in value]
+    if isinstance(value, dict):
+        return {key: in_texts(item, change) for key, item in value.items()}
+    return value
+
+
+def shown(value: object) -> str:
+    """Show plain values; of anything else the type alone, which holds no secret.
+
+    Example:
+        >>> shown([1, object()])
+        '[1, an object]'
+    """
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -15,11 +15,7 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import (
-    AIMessage,
-    BaseMessage,
-    convert_to_openai_messages,
-)
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables.config import run_in_executor
@@ -32,11 +28,16 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from langchain_mixture.steps import shown
+from langchain_mixture.errors import shown
 
 T = TypeVar("T")
+
+
 ClientResult: TypeAlias = tuple[str | None, int | None, int | None]
+
+
 ClientFunction: TypeAlias = Callable[..., Awaitable[ClientResult] | ClientResult]
+
 
 DEFAULT_TEMP = 0.7
 DEFAULT_MAX_TOKENS = 2048
@@ -103,10 +104,7 @@ class FunctionChatModel(BaseChatModel):
         arguments = self._arguments(messages, kwargs)
 
         async def attempt() -> ChatResult:
-            if _is_async(self.fn):
-                answer = self.fn(**arguments)
-            else:
-                answer = await run_in_executor(None, self.fn, **arguments)
+            answer = await run_in_executor(None, self.fn, **arguments)
             return self._result(
                 await answer if inspect.isawaitable(answer) else answer, stop
             )
@@ -171,17 +169,13 @@ def _wait(state: RetryCallState) -> float:
 MAX_ATTEMPTS: Final = 3
 """How often a function client is asked at the most, for one call."""
 
+
 _RETRY: Final[dict[str, Any]] = {
     "retry": retry_if_exception(worth_retrying),
     "stop": stop_after_attempt(MAX_ATTEMPTS),
     "wait": _wait,
     "reraise": True,
 }
-
-
-def _is_async(fn: ClientFunction) -> bool:
-    called = getattr(fn, "__call__", None)  # noqa: B004  # the method of an object, not whether it has one
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called)
 
 
 def wait_for(awaitable: Awaitable[T]) -> T:
@@ -217,6 +211,8 @@ class _LoopThread:
 
 
 _loops: dict[int, _LoopThread] = {}
+
+
 _loops_lock = threading.Lock()
 
 

@@ -18,7 +18,6 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, run_in_executor
 from langgraph.cache.base import BaseCache
-from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import get_runtime
@@ -26,19 +25,21 @@ from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
 
 from langchain_mixture.agents import Client
-from langchain_mixture.calls import Question, aask, aask_all, ask, ask_all
-from langchain_mixture.errors import InvalidMixtureError
+from langchain_mixture.calls import aask, aask_all, ask, ask_all
+from langchain_mixture.errors import InvalidMixtureError, shown
 from langchain_mixture.function_model import wait_for
 from langchain_mixture.layers import (
     Layer,
     MixtureInput,
     MixtureOutput,
     MixtureState,
-    Superstep,
     layers_of,
 )
-from langchain_mixture.options import OnFailure, Options
-from langchain_mixture.steps import HistoryRow, Reply, Response, Step, Timeout, shown
+from langchain_mixture.limits import Latch, OnFailure, Options
+from langchain_mixture.outcome import update
+from langchain_mixture.records import HistoryRow, Reply, Response
+from langchain_mixture.request import Question
+from langchain_mixture.steps import Step, Timeout
 
 MixtureGraph: TypeAlias = CompiledStateGraph[
     MixtureState, Any, MixtureInput, MixtureOutput
@@ -132,8 +133,8 @@ def create_mixture(
         checkpointer=checkpointer,
         store=store,
         cache=cache,
-        interrupt_before=_before_any_call(interrupt_before, layers),
-        interrupt_after=_names(interrupt_after),
+        interrupt_before=_nodes(interrupt_before, {x.name: x.branches for x in layers}),
+        interrupt_after=_nodes(interrupt_after, {}),
         name=name,
     )
 
@@ -232,21 +233,13 @@ async def run(
     return state["messages"][-1].text, state["mixture"]["history"]
 
 
-def _names(names: All | Sequence[str] | None) -> All | list[str] | None:
-    return names if names is None or names == "*" else list(names)
-
-
-def _before_any_call(
-    names: All | Sequence[str] | None, layers: Sequence[Layer]
+def _nodes(
+    names: All | Sequence[str] | None, branches: Mapping[str, list[str]]
 ) -> All | list[str] | None:
-    """Interrupt before a step's branches where the step is named: they cost."""
+    """Put a step's branches, which cost, in the place of a step that is named."""
     if names is None or names == "*":
-        return _names(names)
-    branches = {layer.name: layer.branches for layer in layers}
+        return names
     return [node for name in names for node in branches.get(name) or [name]]
-
-
-# -- Nodes ---------------------------------------------------------------------------
 
 
 class _Branch(Runnable[MixtureState, dict[str, Any]]):
@@ -257,39 +250,34 @@ class _Branch(Runnable[MixtureState, dict[str, Any]]):
         self._index = index
 
     @contextmanager
-    def _superstep(self) -> Iterator[Superstep]:
-        """Share with the other branches what is the same for all of them."""
+    def _asking(self, state: MixtureState) -> Iterator[tuple[list[Question], Latch]]:
+        """Give the question, and the quorum that it shares with the other branches."""
         info = get_runtime().execution_info
         checkpoint = info.checkpoint_id if info else ""  # the same for all of them
         superstep = self._layer.superstep(checkpoint)
         try:
-            yield superstep
+            calls = superstep.calls(state)
+            asks = self._index < len(calls)
+            mine = self._layer.attempts(state, calls, self._index) if asks else []
+            yield mine, superstep.latch
         finally:
             if superstep.done():
                 self._layer.supersteps.pop(checkpoint, None)
-
-    def _attempts(self, superstep: Superstep, state: MixtureState) -> list[Question]:
-        calls = superstep.calls(state)
-        if self._index >= len(calls):
-            return []
-        return self._layer.attempts(state, calls, self._index)
 
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> dict[str, Any]:
         marks = self._layer.marks(input)
-        with self._superstep() as superstep:
-            attempts = self._attempts(superstep, _marked(input, marks))
-            replies = ask(attempts, ensure_config(config), superstep.latch)
+        with self._asking(_marked(input, marks)) as (attempts, latch):
+            replies = ask(attempts, ensure_config(config), latch)
         return {"replies": replies, "asked": True, **marks}
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> dict[str, Any]:
         marks = self._layer.marks(input)
-        with self._superstep() as superstep:
-            attempts = self._attempts(superstep, _marked(input, marks))
-            replies = await aask(attempts, ensure_config(config), superstep.latch)
+        with self._asking(_marked(input, marks)) as (attempts, latch):
+            replies = await aask(attempts, ensure_config(config), latch)
         return {"replies": replies, "asked": True, **marks}
 
 
@@ -309,14 +297,10 @@ class _Gather(Runnable[MixtureState, dict[str, Any]]):
         latch = self._layer.quorum_left(state)
         new = ask_all(self._layer.missing(state), config, latch)
         replies = self._replies(state, new)
-        try:
+        with self._layer.blamed(state, replies):
             kept = self._layer.kept(state, replies)
             settled = _listed(wait_for(kept) if inspect.isawaitable(kept) else kept)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            raise self._layer.broken(state, replies, error, started) from error
-        return {**self._layer.update(state, replies, settled, started), **marks}
+        return {**update(self._layer, state, replies, settled, started), **marks}
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
@@ -328,17 +312,13 @@ class _Gather(Runnable[MixtureState, dict[str, Any]]):
         latch = self._layer.quorum_left(state)
         new = await aask_all(self._layer.missing(state), config, latch)
         replies = self._replies(state, new)
-        try:
+        with self._layer.blamed(state, replies):
             if self._layer.members:
                 kept = self._layer.kept(state, replies)
             else:  # a function of the user's, maybe a slow one
                 kept = await run_in_executor(None, self._layer.kept, state, replies)
             settled = _listed(await kept if inspect.isawaitable(kept) else kept)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            raise self._layer.broken(state, replies, error, started) from error
-        return {**self._layer.update(state, replies, settled, started), **marks}
+        return {**update(self._layer, state, replies, settled, started), **marks}
 
     def _replies(self, state: MixtureState, new: Sequence[Reply]) -> list[Reply]:
         # LangGraph orders what branches write by the names of their nodes.

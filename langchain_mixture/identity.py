@@ -1,19 +1,24 @@
-"""What tells two pipelines apart in a cache, in plain data and without secrets."""
+"""What a mixture tells of itself: to a cache, and to who asks what it can do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
-from langchain_core.language_models import BaseLanguageModel
+from langchain_core.language_models import BaseChatModel, BaseLLM, ModelProfile
 from langchain_core.load import dumpd
 from langchain_core.prompts import BasePromptTemplate
-from langchain_core.runnables import RunnableWithFallbacks
+from langchain_core.runnables import Runnable, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
 
-from langchain_mixture.errors import redact
+from langchain_mixture.agents import Client
+from langchain_mixture.errors import InvalidMixtureError, redact
+from langchain_mixture.layers import Layer, layers_of
+from langchain_mixture.limits import Options
+from langchain_mixture.steps import Step
+from langchain_mixture.wrappers import leaves
 
 
 class Unknown(str):
@@ -56,7 +61,7 @@ def identity_of(thing: Any) -> Any:
     if isinstance(thing, Mapping):
         return {str(key): identity_of(value) for key, value in thing.items()}
     kind = {"type": f"{type(thing).__module__}.{type(thing).__qualname__}"}
-    if isinstance(thing, BaseLanguageModel):
+    if isinstance(thing, BaseChatModel | BaseLLM):
         return {**kind, **_of_model(thing)}
     if isinstance(thing, BasePromptTemplate):
         return {**kind, "template": dumpd(thing)}
@@ -71,9 +76,42 @@ def identity_of(thing: Any) -> Any:
     return Unknown(kind["type"])
 
 
-def _of_model(model: BaseLanguageModel[Any]) -> dict[str, Any]:
+def _of_model(model: BaseChatModel | BaseLLM) -> dict[str, Any]:
     # dumpd puts the names of secrets in the place of secrets.
     if model.is_lc_serializable():
         return {"model": dumpd(model)}
-    params: dict[str, Any] = dict(model._identifying_params)  # noqa: SLF001  # the hook by which a model tells what its cache key is
-    return {"params": identity_of(params)} if params else {"params": Unknown("none")}
+    params = model.asdict()
+    known = params.keys() - {"_type"}
+    return {"params": identity_of(params) if known else Unknown("none")}
+
+
+def profile_of(steps: Sequence[Step], client: Client) -> ModelProfile | None:
+    """Join the profiles of a pipeline's models; None where a model tells nothing.
+
+    Tools and structured output are the answering step's, the input window is the
+    smallest, and images are taken only if all take them. Names are looked up in a
+    mapping or a chat model, and not made into models for this.
+    """
+    cheap = client if isinstance(client, Mapping | Runnable) else {}
+    try:
+        layers = layers_of(steps, cheap, Options())
+    except InvalidMixtureError:
+        return None
+
+    def profiles(some: Sequence[Layer]) -> list[Mapping[str, Any]]:
+        asked = [m for layer in some for m in (*layer.members, *layer.fallbacks)]
+        models = [leaf for member in asked for leaf in leaves(member.runnable)]
+        return [getattr(model, "profile", None) or {} for model in models]
+
+    answering = profiles([layer for layer in layers if layer.answering])
+    every = profiles(layers)
+    profile: dict[str, Any] = {
+        key: all(p.get(key) for p in answering)
+        for key in ("tool_calling", "structured_output", "tool_choice")
+        if any(key in p for p in answering)
+    }
+    if any("image_inputs" in p for p in every):
+        profile["image_inputs"] = all(p.get("image_inputs") for p in every)
+    if windows := [p["max_input_tokens"] for p in every if "max_input_tokens" in p]:
+        profile["max_input_tokens"] = min(windows)
+    return cast("ModelProfile", profile) if profile else None

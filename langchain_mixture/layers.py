@@ -1,71 +1,45 @@
-"""Layers: the steps in their places, and what each does to the shared state.
-
-A layer decides and records; asking is left to the graph's nodes.
-"""
+"""Layers: the steps in their places, and what each asks."""
 
 from __future__ import annotations
 
-import logging
 import operator
 import re
 import threading
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal, NotRequired
+from typing import Annotated, Any, Final, NotRequired
 
-from langchain_core.messages import (
-    AIMessage,
-    AnyMessage,
-    MessageLikeRepresentation,
-)
+from langchain_core.messages import AIMessage, AnyMessage, MessageLikeRepresentation
 from langgraph.channels import Topic, UntrackedValue
+from langgraph.errors import GraphBubbleUp
 from langgraph.graph import add_messages
 from typing_extensions import TypedDict
 
 from langchain_mixture.agents import Client, Member, members, resolver
-from langchain_mixture.budget import Budget
-from langchain_mixture.calls import DEFAULT_TIMEOUT, Question
 from langchain_mixture.errors import (
     InvalidMixtureError,
-    NoResponsesError,
     StepFailedError,
     describe,
-)
-from langchain_mixture.history import Usage, row, usage_of
-from langchain_mixture.limits import Latch
-from langchain_mixture.options import Options
-from langchain_mixture.request import Request
-from langchain_mixture.steps import (
-    Agent,
-    Call,
-    HistoryRow,
-    Reply,
-    Response,
-    Step,
     shown,
 )
+from langchain_mixture.limits import Budget, Latch, Options
+from langchain_mixture.records import Call, Mixture, Reply, Response, row, usage_of
+from langchain_mixture.request import Question, Request
+from langchain_mixture.steps import Agent, Step
 
-logger = logging.getLogger("langchain_mixture")
+DEFAULT_TIMEOUT: Final = 300.0
+"""Seconds that a call to a model may take, or the next chunk of a streamed answer."""
+
 
 MAX_SUPERSTEPS: Final = 10_000
 """How many runs may be at one step at once, in one process, and share their work."""
 
 
-class Mixture(TypedDict):
-    """What a turn came to, beside its answer."""
-
-    status: Literal["complete", "degraded"]
-    """`complete` only if every call has answered, or the step's quorum was met."""
-    reasons: list[str]
-    """What went wrong, in words; also, where a quorum was met, on how many answers
-    its step rests. Empty where every call has answered."""
-    responses: list[Response]
-    """The responses that the last step left; the first one is the answer."""
-    history: list[HistoryRow]
-    """One row a step, of this turn."""
-    usage: Usage
-    """Tokens in all, and by model and step."""
+NOTHING: Final = Mixture(
+    status="complete", reasons=[], responses=[], history=[], usage=usage_of([])
+)
 
 
 class MixtureInput(TypedDict):
@@ -128,12 +102,29 @@ class Layer:
             return []
         return [f"{self.name}/{member.label}" for member in self.members]
 
-    def _earlier(self, state: MixtureState) -> list[HistoryRow]:
-        return [] if self.first else state["mixture"]["history"]
-
-    def incoming(self, state: MixtureState) -> list[Response]:
+    def before(self, state: MixtureState) -> Mixture:
+        """Give what the steps in front left."""
         # What an earlier turn of the thread left is not for the first step.
-        return [] if self.first else state["mixture"]["responses"]
+        return NOTHING if self.first else state["mixture"]
+
+    @contextmanager
+    def blamed(
+        self, state: MixtureState, replies: Sequence[Reply] = ()
+    ) -> Iterator[None]:
+        """Name the step where its own code, or the user's function, raises."""
+        started = time.time()
+        try:
+            yield
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            before = self.before(state)
+            this = row(self.step, self.name, [], replies, started)
+            raise StepFailedError(
+                f"{self.name}: {describe(error)}",
+                responses=before["responses"],
+                history=[*before["history"], this],
+            ) from error
 
     def calls(self, state: MixtureState) -> Sequence[Call]:
         """Ask the step for its calls.
@@ -141,20 +132,18 @@ class Layer:
         Raises:
             StepFailedError: It gives too many, or raises; or there is no message.
         """
-        try:
+        with self.blamed(state):
             if not state.get("messages"):
                 raise ValueError(
                     "the conversation is empty; the input is "
                     '{"messages": [...]} with one message or more'
                 )
-            calls = self.step.calls(state["messages"], self.incoming(state))
+            calls = self.step.calls(state["messages"], self.before(state)["responses"])
             if len(calls) > len(self.members):
                 raise ValueError(
                     f"calls() made {len(calls)} calls of at most {len(self.members)}, "
                     "which bounds() allows"
                 )
-        except Exception as error:
-            raise self._broken(state, error, self._earlier(state)) from error
         return calls
 
     def attempts(
@@ -162,9 +151,9 @@ class Layer:
     ) -> list[Question]:
         """Give one call as a question to its agent, and those to its fallbacks."""
         streams = self.answering and self.last and len(self.members) == 1
-        spent = Budget.of(self.options, self._earlier(state))
+        budget = Budget.of(self.options, self.before(state)["history"])
         for call, member in zip(calls[:index], self.members, strict=False):
-            spent.refuses(call, member)
+            budget.spend(call, member)
         return [
             Question(
                 member=asked,
@@ -176,7 +165,7 @@ class Layer:
                 timeout=self._timeout(asked),
                 ends=self._ends(state),
                 counts=self.options.max_total_tokens is not None,
-                unasked=self._too_late(state) or spent.refuses(calls[index], asked),
+                unasked=self._too_late(state) or budget.spend(calls[index], asked),
                 streams=streams and asked.is_model,
                 visible=(streams and asked.is_model) or self.options.stream_proposals,
                 writes=self.step.answers,
@@ -216,12 +205,11 @@ class Layer:
             self.supersteps.pop(next(iter(self.supersteps)), None)
         return self.supersteps.setdefault(checkpoint, Superstep(self))
 
-    def quorum_left(self, state: MixtureState) -> Latch | None:
+    def quorum_left(self, state: MixtureState) -> Latch:
         """Give the quorum of the calls that a resumed step makes again."""
-        if self.step.quorum is None:
-            return None
+        quorum = self.step.quorum
         have = sum(reply["error"] is None for reply in state.get("replies", []))
-        return Latch(self.step.quorum - have, self.step.grace)
+        return Latch(None if quorum is None else quorum - have, self.step.grace)
 
     def missing(self, state: MixtureState) -> list[list[Question]]:
         """Give the questions that have no answer, for the step's own node to ask.
@@ -247,127 +235,14 @@ class Layer:
     ) -> list[Response] | Awaitable[list[Response]]:
         """Let the step choose; where a call has fallbacks, their last reply counts."""
         last_of = {reply["index"]: reply for reply in replies}
-        return self.step.keep(self.incoming(state), list(last_of.values()))
-
-    def broken(
-        self,
-        state: MixtureState,
-        replies: Sequence[Reply],
-        error: Exception,
-        started: float,
-    ) -> StepFailedError:
-        """Give the error of a step whose own code, or the user's function, raised."""
-        this = row(self.step, self.name, [], replies, started)
-        return self._broken(state, error, [*self._earlier(state), this])
-
-    def update(
-        self,
-        state: MixtureState,
-        replies: Sequence[Reply],
-        kept: list[Response],
-        started: float,
-    ) -> dict[str, Any]:
-        """Record the step; decide whether it failed; answer if it is the last one.
-
-        Raises:
-            NoResponsesError: Nothing is left, nor was anything there before.
-            StepFailedError: Every call failed, and `on_failure` is "raise".
-        """
-        incoming = self.incoming(state)
-        failures, notes = self._outcome(replies)
-        reasons = [*failures, *notes]
-        if not kept and incoming and failures and self._keeps(replies):
-            reasons.append(f"{self.name}: no answer; the responses before it are kept")
-            kept = incoming
-        history = [
-            *self._earlier(state),
-            row(self.step, self.name, kept, replies, started),
-        ]
-        if not kept:
-            raise self._failed(incoming, history, reasons)
-        earlier = [] if self.first else state["mixture"]["reasons"]
-        degraded = not self.first and state["mixture"]["status"] == "degraded"
-        mixture = Mixture(
-            status="degraded" if degraded or failures else "complete",
-            reasons=[*earlier, *reasons],
-            responses=kept,
-            history=history,
-            usage=usage_of(history),
-        )
-        messages = {
-            **({} if self.first else state.get("answers", {})),
-            **{reply["id"]: m for reply in replies if (m := reply["message"])},
-        }
-        if self.last:
-            answer = _answer(kept[0], messages.get(kept[0]["id"]), mixture)
-            if answer.id in {message.id for message in state["messages"]}:
-                answer.id = None  # a cached answer: it must not replace the first one
-            return {"messages": [answer], "mixture": mixture, "answers": {}}
-        return {"mixture": mixture, "answers": messages}
-
-    def _outcome(self, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
-        """Say what failed, or, where a quorum was met, on how many answers it rests."""
-        # A failed call that was answered when a run was resumed is no failure.
-        last_of = {(reply["index"], reply["attempt"]): reply for reply in replies}
-        failures = [r for r in last_of.values() if r["error"] is not None]
-        answered = len({r["index"] for r in last_of.values() if r["error"] is None})
-        quorum = self.step.quorum
-        if failures and quorum is not None and answered >= quorum:
-            calls = len({reply["index"] for reply in replies})
-            rests = f"rests on {answered} of {calls} answers"
-            return [], [f"{self.name}: {rests}, as its quorum of {quorum} allows"]
-        reasons = [f"{self.name}: {self._said(reply)}" for reply in failures]
-        if failures and quorum is not None and answered:
-            reasons.append(
-                f"{self.name}: quorum of {quorum} not met, {answered} answered"
-            )
-        return reasons, []
-
-    def _said(self, reply: Reply) -> str:
-        member = self.members[reply["index"]]
-        repeats = reply["attempt"] == 0 and member.sample > 1
-        name = f"{member.name}#{member.sample}" if repeats else reply["agent"]
-        return f"{name} {_VERBS[reply['outcome']]} {reply['error']}"
-
-    def _keeps(self, replies: Sequence[Reply]) -> bool:
-        """Tell whether the responses go on where every call failed."""
-        outcomes = {reply["outcome"] for reply in replies}
-        if "broken off" in outcomes:
-            return False
-        stopped = bool(outcomes & {"given up", "not asked"})
-        return stopped or self.options.on_failure == "keep"
-
-    def _failed(
-        self,
-        responses: list[Response],
-        history: list[HistoryRow],
-        reasons: Sequence[str],
-    ) -> StepFailedError:
-        why = "; ".join(reasons) or f"{self.name}: no response was accepted"
-        if responses and reasons:
-            message = f"every call of {self.name} failed: {why}; what it was given is "
-            message += "in this error's .responses"
-            return StepFailedError(message, responses=responses, history=history)
-        return NoResponsesError(
-            f"no response is left: {why}", responses=responses, history=history
-        )
-
-    def _broken(
-        self, state: MixtureState, error: Exception, history: list[HistoryRow]
-    ) -> StepFailedError:
-        return StepFailedError(
-            f"{self.name}: {describe(error)}",
-            responses=self.incoming(state),
-            history=history,
-        )
+        return self.step.keep(self.before(state)["responses"], list(last_of.values()))
 
 
 class Superstep:
     """What the branches of one step share in one run: their calls and their quorum."""
 
     def __init__(self, layer: Layer) -> None:
-        quorum = layer.step.quorum
-        self.latch = None if quorum is None else Latch(quorum, layer.step.grace)
+        self.latch = Latch(layer.step.quorum, layer.step.grace)
         self._layer = layer
         self._left = len(layer.members)
         self._calls: Sequence[Call] | None = None
@@ -401,7 +276,7 @@ def layers_of(
     resolve = resolver(client)
     answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
     names = [f"{k + 1}_{_snake(type(step).__name__)}" for k, step in enumerate(steps)]
-    asked = _asked(steps, names, options)
+    asked = _whom(steps, names, options)
     return [
         Layer(
             step=step,
@@ -418,7 +293,7 @@ def layers_of(
     ]
 
 
-def _asked(
+def _whom(
     steps: Sequence[Step], names: Sequence[str], options: Options
 ) -> list[Sequence[Agent]]:
     """Give the agents that each step may ask, by what can arrive at it."""
@@ -479,37 +354,5 @@ def check_steps(steps: object) -> None:
             )
 
 
-_VERBS: Final = {
-    "failed": "failed:",
-    "broken off": "broke off in the middle of the streamed answer:",
-    "given up": "was",
-    "not asked": "was",
-}
-
-
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _answer(
-    response: Response, message: AIMessage | None, mixture: Mixture
-) -> AIMessage:
-    """Make the answer of the chosen response, of the model's own message if it is."""
-    if mixture["status"] == "degraded":
-        logger.warning("degraded answer: %s", "; ".join(mixture["reasons"]))
-    if message is None:
-        message = AIMessage(response["text"], tool_calls=response["tool_calls"])
-    elif message.text != response["text"] or (
-        message.tool_calls != response["tool_calls"]
-    ):
-        message = AIMessage(
-            response["text"],
-            id=message.id,
-            name=message.name,
-            tool_calls=response["tool_calls"],
-            response_metadata=message.response_metadata,
-            usage_metadata=message.usage_metadata,
-        )
-    about = {key: mixture[key] for key in ("status", "reasons", "usage")}
-    metadata = {**message.response_metadata, "mixture": about}
-    return message.model_copy(update={"response_metadata": metadata})

@@ -1,14 +1,59 @@
-"""How long a call is waited for: its timeout, its step's quorum, the deadline."""
+"""How long and how much: options, deadline, quorum, budget."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from langchain_core.messages.utils import count_tokens_approximately
+
+from langchain_mixture.agents import Member
+from langchain_mixture.records import Call, HistoryRow
+from langchain_mixture.steps import Timeout, check_fields
+
+OnFailure: TypeAlias = Literal["raise", "keep"]
+"""What a step does whose every call failed: raise, or keep the responses it had."""
 
 
-class OutOfTimeError(TimeoutError):
-    """A call took longer than its timeout."""
+@dataclass(frozen=True)
+class Options:
+    """Failure, time and cost of one run of a mixture.
+
+    Raises:
+        InvalidMixtureError: A value is not allowed; the message says what is.
+
+    Example:
+        >>> Options(deadline=-1)
+        Traceback (most recent call last):
+            ...
+        langchain_mixture.errors.InvalidMixtureError: mixture: deadline is -1; \
+allowed: None or seconds > 0.
+    """
+
+    on_failure: OnFailure = "raise"
+    """Where every call of a step failed: raise, or keep the responses it had."""
+    timeout: Timeout = "default"
+    """Seconds per call; between two chunks where the answer streams."""
+    deadline: float | None = None
+    """Seconds for all of it, shared out among the steps that ask."""
+    max_calls: int | None = None
+    """The most calls that are made."""
+    max_total_tokens: int | None = None
+    """The most tokens that are read and written, by estimate before each call."""
+    stream_proposals: bool = False
+    """Whether a message stream has the tokens of calls that are not the answer."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "mixture")
+
+    @property
+    def stops(self) -> bool:
+        """Whether a run may have to end with the responses that are there."""
+        caps = (self.deadline, self.max_calls, self.max_total_tokens)
+        return self.on_failure == "keep" or any(cap is not None for cap in caps)
 
 
 class GivenUpError(Exception):
@@ -26,8 +71,9 @@ class Latch:
         True
     """
 
-    def __init__(self, quorum: int, grace: float) -> None:
+    def __init__(self, quorum: int | None, grace: float) -> None:
         self.quorum = quorum
+        """None = it never closes."""
         self.closes_at: float | None = None
         """When the calls that are left are given up, on the monotonic clock."""
         self._grace = grace
@@ -66,13 +112,11 @@ class Limit:
         latch: The quorum of the call's step.
 
     Example:
-        >>> Limit(None, None, None).due() is None
+        >>> Limit(None, None, Latch(None, 0.0)).left() is None
         True
     """
 
-    def __init__(
-        self, timeout: float | None, ends: float | None, latch: Latch | None
-    ) -> None:
+    def __init__(self, timeout: float | None, ends: float | None, latch: Latch) -> None:
         self._timeout = timeout
         self._ends = ends
         self._latch = latch
@@ -84,26 +128,64 @@ class Limit:
 
     def _times(self) -> list[tuple[float, Exception]]:
         times: list[tuple[float, Exception]] = []
-        if self._latch is not None and self._latch.closes_at is not None:
+        if self._latch.closes_at is not None:
             why = f"not waited for: {self._latch.quorum} others had answered"
             times.append((self._latch.closes_at, GivenUpError(why)))
         if self._timeout is not None:
             why = f"no answer within {self._timeout:g} seconds"
-            times.append((self._sign + self._timeout, OutOfTimeError(why)))
+            times.append((self._sign + self._timeout, TimeoutError(why)))
         if self._ends is not None:
             why = "not waited for: its share of the deadline was used up"
             times.append((self._ends, GivenUpError(why)))
         return times
 
-    def due(self) -> float | None:
-        """Say when the call is given up, on the monotonic clock."""
-        return min((when for when, _ in self._times()), default=None)
-
     def left(self) -> float | None:
-        """Say how many seconds are left until then, 0 or more."""
-        due = self.due()
+        """Say how many seconds are left until the call is given up, 0 or more."""
+        due = min((when for when, _ in self._times()), default=None)
         return None if due is None else max(0.0, due - time.monotonic())
 
     def error(self) -> Exception:
         """Give the error of a call that is given up."""
         return min(self._times(), key=lambda pair: pair[0])[1]
+
+
+@dataclass
+class Budget:
+    """What has been spent, and what may be."""
+
+    options: Options
+    calls: int
+    tokens: int
+
+    @classmethod
+    def of(cls, options: Options, history: Sequence[HistoryRow]) -> Budget:
+        """Begin with what a history has spent."""
+        calls = [call for row in history for call in row["llm_calls"]]
+        tokens = sum(
+            call["in_tokens"] + call["out_tokens"] + call.get("estimated_tokens", 0)
+            for call in calls
+        )
+        return cls(options, len(calls), tokens)
+
+    def spend(self, call: Call, member: Member) -> str | None:
+        """Take a call off the budget, or say why it must not be made.
+
+        Tokens are an estimate: about four characters a token to read, and as many to
+        write as the step's `max_tokens` allows, or none where it says nothing.
+        """
+        most = self.options.max_calls
+        if most is not None and self.calls >= most:
+            return f"not asked: the {most} calls of max_calls had been made"
+        self.calls += 1
+        limit = self.options.max_total_tokens
+        if limit is not None:
+            estimate = count_tokens_approximately(call["messages"])
+            estimate += member.arguments.get("max_tokens", 0)
+            if self.tokens + estimate > limit:
+                self.calls -= 1
+                return (
+                    f"not asked: {self.tokens} tokens had been used and it would use "
+                    f"about {estimate}, past {limit} (max_total_tokens)"
+                )
+            self.tokens += estimate
+        return None

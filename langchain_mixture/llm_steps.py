@@ -11,17 +11,8 @@ from langchain_core.messages import BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_mixture import prompts
-from langchain_mixture.steps import (
-    SHOWING,
-    Agent,
-    Call,
-    CheckedStep,
-    Prompt,
-    Reply,
-    Response,
-    Timeout,
-    answered,
-)
+from langchain_mixture.records import Call, Reply, Response, answered
+from langchain_mixture.steps import SHOWING, Agent, CheckedStep, Prompt, Timeout
 
 
 def _asked(

@@ -1,34 +1,27 @@
-"""Nesting: what lies between a ChatMixture's run and the run of its graph.
-
-Core calls `_stream` without a run manager and `_generate` without the config; here is
-kept what the graph needs of both.
-"""
+"""Which run lies within which: what is carried inward, and what stays outside."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
     AsyncCallbackManagerForLLMRun,
     BaseCallbackHandler,
+    BaseCallbackManager,
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.utils.uuid import uuid7
 from langgraph.runtime import Runtime
-
-from langchain_mixture.calls import during, listens
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,8 @@ class Parent:
 
 
 CONFIG: ContextVar[RunnableConfig] = ContextVar("mixture_config", default={})  # noqa: B039  # never changed
+
+
 PARENT: ContextVar[Parent | None] = ContextVar("mixture_parent", default=None)
 
 
@@ -113,110 +108,47 @@ def inner_config(
     return config
 
 
-class NestingChatModel(BaseChatModel):
-    """A chat model that knows the config and the run of each of its calls."""
+@contextmanager
+def during(variable: ContextVar[Any], value: object) -> Iterator[None]:
+    """Set a context variable for the length of a block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
-    def cacheable(self) -> BaseChatModel:
-        """Give the model whose answers a cache may keep: this one, or a copy."""
-        return self
 
-    def closed_later(
-        self, chunks: AsyncGenerator[ChatGenerationChunk]
-    ) -> AsyncGenerator[ChatGenerationChunk]:
-        """Have a stream closed with the run: core does not close what it iterates."""
-        if (parent := PARENT.get()) is not None:
-            parent.opened.append(chunks)
-        return chunks
+detached = partial(during, var_child_runnable_config, None)
+"""Hide the run around a block: wrappers and graphs would merge its callbacks in."""
 
-    def invoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        with during(CONFIG, ensure_config(config)):
-            return super().invoke(input, config, stop=stop, **kwargs)
 
-    async def ainvoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        with during(CONFIG, ensure_config(config)):
-            return await super().ainvoke(input, config, stop=stop, **kwargs)
+def is_streamed(config: RunnableConfig) -> bool:
+    """Tell whether someone is listening to the tokens of a run.
 
-    def stream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> Iterator[AIMessageChunk]:
-        config = ensure_config(config)
-        parent = Parent.begun(CallbackManager.configure(config["callbacks"]), config)
-        chunks = super().stream(input, parent.config(config), stop=stop, **kwargs)
-        try:
-            while True:
-                with during(CONFIG, config), during(PARENT, parent):
-                    chunk = next(chunks, None)
-                if chunk is None:
-                    return
-                yield chunk
-        finally:
-            cast("Any", chunks).close()
+    Example:
+        >>> is_streamed({})
+        False
+    """
+    return any(map(listens, callbacks_of(config).handlers))
 
-    async def astream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[AIMessageChunk]:
-        config = ensure_config(config)
-        manager = AsyncCallbackManager.configure(config["callbacks"])
-        parent = Parent.begun(manager, config)
-        chunks = super().astream(input, parent.config(config), stop=stop, **kwargs)
-        async with aclosing(cast("Any", chunks)):
-            try:
-                while True:
-                    with during(CONFIG, config), during(PARENT, parent):
-                        chunk = await anext(chunks, None)
-                    if chunk is None:
-                        return
-                    yield chunk
-            finally:
-                for opened in parent.opened:
-                    await opened.aclose()
 
-    def _generate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        # Private, as core has no public place where a run manager is known before
-        # `_stream` is called on behalf of `invoke`; the tests of traces pin it.
-        model = BaseChatModel._generate_with_cache  # noqa: SLF001
-        parent = Parent.of(run_manager) if run_manager else None
-        with during(PARENT, parent):
-            return model(self.cacheable(), messages, stop, run_manager, **kwargs)
+def callbacks_of(config: RunnableConfig) -> BaseCallbackManager:
+    """Give a copy of a config's callbacks, to add to and to take from."""
+    callbacks = config.get("callbacks")
+    if isinstance(callbacks, BaseCallbackManager):
+        return callbacks.copy()
+    return CallbackManager(
+        handlers=list(callbacks or []), inheritable_handlers=list(callbacks or [])
+    )
 
-    async def _agenerate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        model = BaseChatModel._agenerate_with_cache  # noqa: SLF001  # as above
-        parent = Parent.of(run_manager) if run_manager else None
-        with during(PARENT, parent):
-            return await model(self.cacheable(), messages, stop, run_manager, **kwargs)
+
+def listens(handler: BaseCallbackHandler) -> bool:
+    """Tell whether a handler makes models stream.
+
+    Its protocol is private to langchain-core; these are its public methods.
+
+    Example:
+        >>> listens(BaseCallbackHandler())
+        False
+    """
+    return hasattr(handler, "tap_output_iter")

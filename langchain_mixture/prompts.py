@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-if TYPE_CHECKING:
-    from langchain_mixture.steps import Response
+from langchain_mixture.records import Response
 
 SYNTHESIZE = """\
 Other models have already responded to the conversation that follows. Write the \
@@ -20,16 +18,19 @@ settle contradictions, and add what all of them missed. Do not copy one of them 
 do not string them together. Reply to the user directly, without mentioning the \
 responses."""
 
+
 VOTE = """\
 Other models have already responded to the conversation that follows. Find the \
 answer on which most of them agree, whatever their wording. Where no answer has a \
 majority, choose the one that is most likely to be correct. Reply with that answer \
 alone, stated clearly, without mentioning the responses."""
 
+
 REFINE = """\
 A response to the conversation that follows has been drafted. Improve it: correct \
 its errors, fill its gaps, remove what does not help, and make it clearer. Keep what \
 is already good. Reply to the user with the improved response alone."""
+
 
 RANK = """\
 Other models have responded to the conversation that follows. Compare their \

@@ -1,27 +1,27 @@
-"""What a caller of ChatMixture asks beside the conversation: tools and settings."""
+"""What a model is asked: the caller's request, and the question of a step."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.runnables import (
-    Runnable,
-    RunnableConfig,
-    RunnableSequence,
-    RunnableWithFallbacks,
-)
-from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
+from langgraph.constants import TAG_NOSTREAM
+
+from langchain_mixture.agents import Member
+from langchain_mixture.nesting import callbacks_of, listens
+from langchain_mixture.records import Call
+from langchain_mixture.wrappers import beneath
 
 FREE_CHOICES = (None, "auto")
 """The values of `tool_choice` under which a model need not call a tool."""
-CANCELLED = (object(), None)
-"""The event that gives up a sync call."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,17 @@ class Request:
     """What else `bind_tools` was given: strict, response_format, …"""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the answering call: temperature, max_tokens, stop, …"""
-    waiting: set[queue.SimpleQueue[Any]] = field(default_factory=set, compare=False)
+    waiting: set[queue.SimpleQueue[Future[Any] | None]] = field(
+        default_factory=set, compare=False
+    )
     """Where sync calls that are under way wait for what comes of them."""
 
     def cancel(self) -> None:
         """Give up the sync calls that are under way."""
         for events in list(self.waiting):
-            events.put(CANCELLED)
+            given_up: Future[Any] = Future()
+            given_up.set_exception(asyncio.CancelledError())
+            events.put(given_up)
 
     @property
     def binds(self) -> bool:
@@ -74,37 +78,96 @@ class Request:
         return beneath(runnable, lambda leaf: _bind(leaf, self.tools, options), config)
 
 
-def beneath(
-    runnable: Runnable[Any, Any],
-    change: Callable[[Runnable[Any, Any]], Runnable[Any, Any]],
-    config: RunnableConfig | None = None,
-) -> Runnable[Any, Any]:
-    """Change what is under the wrappers of a Runnable, and keep what they carry.
+@dataclass(frozen=True)
+class Question:
+    """One call to one agent, with all that it takes to ask it."""
 
-    `bind(...).bind_tools(...)` would lose the earlier binding, and a Runnable with
-    retry has no `bind_tools`.
+    member: Member
+    call: Call
+    request: Request
+    step: str
+    """The step's name, such as `1_propose`."""
+    index: int
+    """The position of the call among those of its step."""
+    attempt: int
+    """0 for the step's agent, more for its fallbacks."""
+    timeout: float | None
+    """Seconds; None = no limit."""
+    ends: float | None
+    """When its share of the deadline is used up, on the monotonic clock."""
+    counts: bool
+    """Whether tokens are estimated where the model reports none, for a budget."""
+    unasked: str | None
+    """Why it is not to be asked at all; None where it is."""
+    streams: bool
+    """Whether its tokens are the answer's stream."""
+    visible: bool
+    """Whether its tokens may be seen in a stream at all."""
+    writes: bool
+    """Whether it writes text, and does not judge."""
+    may_answer: bool
+    """Whether the model's own message may become the answer, and is kept."""
 
-    Args:
-        runnable: A model, maybe wrapped.
-        change: From the model to what takes its place.
-        config: Settles configurable fields.
+    def prepared(self, config: RunnableConfig) -> tuple[Runnable[Any, Any], Any]:
+        """Give what is invoked, and with what."""
+        runnable, messages = self.member.runnable, self.call["messages"]
+        if self.request.binds:
+            tooled = self._with_tools(config)
+            if tooled is None:
+                messages = tools_as_text(messages)
+            else:
+                runnable = tooled
+        if self.member.sample > 1 and messages:
+            # A cache of model answers would else give every sample the same one.
+            last = messages[-1]
+            metadata = {**last.response_metadata, "sample": self.member.sample}
+            marked = last.model_copy(update={"response_metadata": metadata})
+            messages = [*messages[:-1], marked]
+        return runnable, {"messages": messages} if self.member.is_graph else messages
 
-    Example:
-        >>> from langchain_core.runnables import RunnableLambda
-        >>> wrapped = RunnableLambda(len).with_retry()
-        >>> beneath(wrapped, lambda leaf: leaf | str).invoke("abc")
-        '3'
-    """
-    if isinstance(runnable, RunnableBindingBase):
-        bound = beneath(runnable.bound, change, config)
-        return runnable.model_copy(update={"bound": bound})
-    if isinstance(runnable, RunnableWithFallbacks):
-        first, *others = (beneath(r, change, config) for r in runnable.runnables)
-        return runnable.model_copy(update={"runnable": first, "fallbacks": others})
-    if isinstance(runnable, DynamicRunnable):
-        prepared, _ = runnable.prepare(config)
-        return beneath(prepared, change, config)
-    return change(runnable)
+    def _with_tools(self, config: RunnableConfig) -> Runnable[Any, Any] | None:
+        if not self.may_answer and not (self.writes and self.request.is_free):
+            return None
+        runnable = self.member.runnable
+        try:
+            return self.request.bound(
+                runnable, answering=self.may_answer, config=config
+            )
+        except NotImplementedError:
+            if self.may_answer:
+                raise
+            return None
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the keyword arguments: the caller's go before the step's."""
+        own = dict(self.member.arguments)
+        return {**own, **self.request.arguments} if self.may_answer else own
+
+    def config(
+        self, config: RunnableConfig, handlers: Sequence[BaseCallbackHandler]
+    ) -> RunnableConfig:
+        """Mark the run with its step and agent, and silence what is not to be seen."""
+        callbacks = callbacks_of(config)
+        if not self.visible:
+            # A message stream of LangGraph's would make every model stream.
+            for handler in list(callbacks.handlers):
+                if listens(handler) and type(handler).__module__.startswith(
+                    "langgraph"
+                ):
+                    callbacks.remove_handler(handler)
+        # In front: who is given up must be stopped before a stream hears of it.
+        callbacks.handlers[:0] = handlers
+        callbacks.inheritable_handlers[:0] = handlers
+        mark = {"mixture_step": self.step, "mixture_agent": self.member.name}
+        return {
+            **config,
+            "callbacks": callbacks,
+            "metadata": {**(config.get("metadata") or {}), **mark},
+            "tags": [
+                *(config.get("tags") or []),
+                *([] if self.visible else [TAG_NOSTREAM]),
+            ],
+        }
 
 
 def _bind(

@@ -1,4 +1,4 @@
-"""What a step is: the contract that every step keeps, and what goes in and out of it.
+"""What a step is: the contract that every step keeps.
 
 A step decides; it does no I/O. The graph asks it what to ask whom (`bounds`,
 `calls`), and what to keep of the replies (`keep`).
@@ -9,108 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Final, Literal, NotRequired, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.messages import BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
-from typing_extensions import TypedDict
 
-from langchain_mixture.errors import InvalidMixtureError
+from langchain_mixture.errors import InvalidMixtureError, shown
+from langchain_mixture.records import Call, Reply, Response, answered
 
 Agent: TypeAlias = str | Runnable[Any, Any]
 """A chat model, another Runnable from messages to a message or text, a graph with
 `messages`, or a name for the client to resolve."""
 
+
 Prompt: TypeAlias = str | ChatPromptTemplate
 """An instruction, or a template of all that the model is asked."""
+
+
 Timeout: TypeAlias = float | Literal["default"] | None
 """Seconds per call, None for no limit, or "default" for what stands above it."""
-
-
-class Response(TypedDict):
-    """One answer on its way through the pipeline."""
-
-    id: str
-    """Unique within a turn, such as `1_propose/0`."""
-    text: str
-    agent: str
-    """The name of the model that wrote it."""
-    step: str
-    """The name of the step that wrote it, such as `1_propose`."""
-    parents: list[str]
-    """The ids of the responses that its author was shown."""
-    tool_calls: list[ToolCall]
-
-
-class Call(TypedDict):
-    """One question to one agent."""
-
-    messages: list[BaseMessage]
-    parents: list[str]
-    check: NotRequired[Callable[[str], object]]
-    """Raises where the reply's text is of no use; the call has then failed."""
-
-
-Outcome: TypeAlias = Literal[
-    "answered", "failed", "broken off", "given up", "not asked"
-]
-
-
-class Reply(Response):
-    """What came of one call: a response, or why there is none."""
-
-    index: int
-    """The position of the call among those of its step."""
-    attempt: int
-    """0 for the step's agent, more for its fallbacks."""
-    error: str | None
-    """Why there is no response, in one line; None where there is one."""
-    started: float
-    """When the call began, in seconds since the epoch."""
-    time: float
-    """How long it took, in seconds."""
-    in_tokens: int
-    out_tokens: int
-    estimated_tokens: int
-    """Read and written, where a budget counts them and the model reports none."""
-    truncated: bool
-    """Whether the answer was cut off at the token limit."""
-    message: AIMessage | None
-    """The model's own message, where it may become the answer."""
-    outcome: Outcome
-    """`given up`: not waited for; `broken off`: after some of it was streamed."""
-
-
-class LLMCall(TypedDict):
-    """One call in the history."""
-
-    model: str
-    time: float
-    """Seconds."""
-    in_tokens: int
-    out_tokens: int
-    error: NotRequired[str]
-    estimated_tokens: NotRequired[int]
-    """Present where a budget of tokens counts and the model reported none."""
-    truncated: NotRequired[bool]
-    """Present and true where the answer was cut off at the token limit."""
-
-
-class HistoryRow(TypedDict):
-    """What one step did."""
-
-    step: str
-    """The step's class, such as `Propose`."""
-    name: str
-    """The step's name in the graph, such as `1_propose`."""
-    outputs: list[str]
-    """The texts that the step handed on."""
-    responses: list[str]
-    """Their ids: what was drawn, chosen, kept, in its order."""
-    llm_calls: list[LLMCall]
-    step_time: float
-    """Seconds."""
 
 
 class Step:
@@ -202,30 +120,6 @@ class Step:
         return answered(replies) if replies else list(responses)
 
 
-def answered(replies: Sequence[Reply]) -> list[Response]:
-    """Give the replies that have an answer, as responses.
-
-    Example:
-        >>> answered([])
-        []
-    """
-    return [_response(reply) for reply in replies if reply["error"] is None]
-
-
-def _response(reply: Reply) -> Response:
-    return {
-        "id": reply["id"],
-        "text": reply["text"],
-        "agent": reply["agent"],
-        "step": reply["step"],
-        "parents": reply["parents"],
-        "tool_calls": reply["tool_calls"],
-    }
-
-
-# -- Validation --------------------------------------------------------------------
-
-
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -251,6 +145,11 @@ _AGENT = (
     "a model name, a chat model or another Runnable (a function becomes one by "
     "RunnableLambda)"
 )
+
+
+_COUNT_OR_NONE = (lambda v: v is None or _is_count(v), "None or a whole number >= 1")
+
+
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "agent": (_is_agent, _AGENT),
     "agents": (
@@ -259,24 +158,21 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "fallbacks": (_are_agents, f"a list, each {_AGENT}"),
     "temp": (lambda v: v is None or _is_number(v, 0), "None or a number, 0 or more"),
-    "max_tokens": (lambda v: v is None or _is_count(v), "None or a whole number >= 1"),
+    "max_tokens": _COUNT_OR_NONE,
     "timeout": (
         lambda v: v in (None, "default") or (_is_number(v, 0) and v > 0),
         'seconds > 0, None for no limit, or "default" for the mixture\'s',
     ),
     "n": (_is_count, "a whole number >= 1"),
     "rate": (lambda v: _is_number(v, 0, 1), "a probability in [0, 1]"),
-    "quorum": (lambda v: v is None or _is_count(v), "None or a whole number >= 1"),
+    "quorum": _COUNT_OR_NONE,
     "grace": (lambda v: _is_number(v, 0), "seconds, 0 or more"),
     "deadline": (
         lambda v: v is None or (_is_number(v, 0) and v > 0),
         "None or seconds > 0",
     ),
-    "max_calls": (lambda v: v is None or _is_count(v), "None or a whole number >= 1"),
-    "max_total_tokens": (
-        lambda v: v is None or _is_count(v),
-        "None or a whole number >= 1",
-    ),
+    "max_calls": _COUNT_OR_NONE,
+    "max_total_tokens": _COUNT_OR_NONE,
     "on_failure": (lambda v: v in ("raise", "keep"), '"raise", "keep"'),
     "seed": (lambda v: v is None or isinstance(v, int), "None or a whole number"),
     "fn": (callable, "a function of one text, sync or async"),
@@ -345,20 +241,3 @@ class CheckedStep(Step):
                 f"{name}: prompt is {shown(prompt)}; allowed: an instruction as a "
                 "string, or a ChatPromptTemplate."
             )
-
-
-def shown(value: object) -> str:
-    """Show plain values; of anything else the type alone, which holds no secret.
-
-    Example:
-        >>> shown([1, object()])
-        '[1, an object]'
-    """
-    if value is None or isinstance(value, str | int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(shown, value))}]"
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from langchain_mixture.steps import Agent, CheckedStep, Reply, Response, shown
+from langchain_mixture.errors import shown
+from langchain_mixture.records import Reply, Response
+from langchain_mixture.steps import Agent, CheckedStep
 
 
 @dataclass(frozen=True)

@@ -118,14 +118,6 @@ def test_the_tokens_of_a_failed_reply_are_counted() -> None:
     assert graph.invoke(ask())["mixture"]["usage"]["models"]["e"]["total_tokens"] == 74
 
 
-def test_lone_surrogates_are_replaced() -> None:
-    """A text that no request could carry is made into one that can be sent."""
-    broken = Scripted(model="m", script="a\ud800b")
-    reader = Scripted(model="r")
-    create_mixture([Propose([broken]), Aggregate(reader)]).invoke(ask())
-    assert "<response 1>\na?b\n</response 1>" in reader.asked[0][0].text
-
-
 # -- A step that fails ---------------------------------------------------------------
 
 

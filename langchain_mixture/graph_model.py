@@ -1,0 +1,299 @@
+"""A chat model that asks a graph: invoked, streamed, nested in its caller's run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any, Final, cast
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langchain_core.utils.uuid import uuid7
+
+from langchain_mixture.nesting import (
+    CONFIG,
+    PARENT,
+    Parent,
+    detached,
+    during,
+    inner_config,
+)
+
+
+class GraphChatModel(BaseChatModel):
+    """A chat model that asks a graph, nested in its caller's run.
+
+    A subclass says what goes into which graph, and what message comes of it.
+    """
+
+    @abstractmethod
+    def _prepared(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+    ) -> tuple[Any, dict[str, Any], int]:
+        """Give the graph, what goes into it, and how many steps it has."""
+
+    @abstractmethod
+    def _message(self, state: dict[str, Any]) -> AIMessage:
+        """Make this model's message of what the graph came to."""
+
+    def _cacheable(self) -> BaseChatModel:
+        """Give the model whose answers a cache may keep: this one, or a copy."""
+        return self
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        with during(CONFIG, ensure_config(config)):
+            return super().invoke(input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        with during(CONFIG, ensure_config(config)):
+            return await super().ainvoke(input, config, stop=stop, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        config = ensure_config(config)
+        parent = Parent.begun(CallbackManager.configure(config["callbacks"]), config)
+        chunks = super().stream(input, parent.config(config), stop=stop, **kwargs)
+        try:
+            while True:
+                with during(CONFIG, config), during(PARENT, parent):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
+        finally:
+            cast("Any", chunks).close()
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        config = ensure_config(config)
+        manager = AsyncCallbackManager.configure(config["callbacks"])
+        parent = Parent.begun(manager, config)
+        chunks = super().astream(input, parent.config(config), stop=stop, **kwargs)
+        async with aclosing(cast("Any", chunks)):
+            try:
+                while True:
+                    with during(CONFIG, config), during(PARENT, parent):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        return
+                    yield chunk
+            finally:
+                for opened in parent.opened:
+                    await opened.aclose()
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        # Private, as core has no public place where a run manager is known before
+        # `_stream` is called on behalf of `invoke`; the tests of traces pin it.
+        model = BaseChatModel._generate_with_cache  # noqa: SLF001
+        parent = Parent.of(run_manager) if run_manager else None
+        with during(PARENT, parent):
+            return model(self._cacheable(), messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        model = BaseChatModel._agenerate_with_cache  # noqa: SLF001  # as above
+        parent = Parent.of(run_manager) if run_manager else None
+        with during(PARENT, parent):
+            return await model(self._cacheable(), messages, stop, run_manager, **kwargs)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        graph, inputs, limit = self._prepared(messages, stop, kwargs)
+        config = inner_config(CallbackManager, run_manager, limit)
+        with detached():
+            state = graph.invoke(inputs, config)
+        return self._result(state)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        graph, inputs, limit = self._prepared(messages, stop, kwargs)
+        config = inner_config(AsyncCallbackManager, run_manager, limit)
+        with detached():
+            state = await graph.ainvoke(inputs, config)
+        return self._result(state)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        graph, inputs, limit = self._prepared(messages, stop, kwargs)
+        config = inner_config(CallbackManager, run_manager, limit)
+        parts = graph.stream(inputs, config, stream_mode=_MODES)
+        state: dict[str, Any] = {}
+        try:
+            while True:
+                with detached():
+                    part = next(parts, None)
+                if part is None:
+                    break
+                if (chunk := _chunk_of(part, state)) is not None:
+                    yield chunk
+            yield self._last_chunk(state)
+        finally:
+            inputs["request"].cancel()  # else closing waits for the calls under way
+            with detached():
+                parts.close()
+
+    def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        chunks = self._achunks(messages, stop, run_manager, kwargs)
+        if (parent := PARENT.get()) is not None:  # core does not close what it iterates
+            parent.opened.append(chunks)
+        return chunks
+
+    async def _achunks(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> AsyncGenerator[ChatGenerationChunk]:
+        graph, inputs, limit = self._prepared(messages, stop, kwargs)
+        config = inner_config(AsyncCallbackManager, run_manager, limit)
+        parts = graph.astream(inputs, config, stream_mode=_MODES)
+        state: dict[str, Any] = {}
+        async with aclosing(parts):
+            while True:
+                with detached():
+                    part = await anext(parts, None)
+                if part is None:
+                    break
+                if (chunk := _chunk_of(part, state)) is not None:
+                    yield chunk
+        yield self._last_chunk(state)
+
+    def _result(self, state: dict[str, Any]) -> ChatResult:
+        message = self._message(state)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _last_chunk(self, state: dict[str, Any]) -> ChatGenerationChunk:
+        message = self._message(state)
+        chunk = AIMessageChunk(
+            content="",
+            response_metadata=message.response_metadata,
+            usage_metadata=message.usage_metadata,
+            chunk_position="last",
+        )
+        return ChatGenerationChunk(message=chunk)
+
+
+_MODES: Final = ["messages", "values", "updates"]  # interrupts are among the updates
+
+
+def distinct(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Give each message an id of its own: LangGraph would merge those that share one.
+
+    The caller's messages stay as they are.
+    """
+    seen: set[str | None] = {None}
+    distinct: list[BaseMessage] = []
+    for message in messages:
+        new = message.id in seen
+        copy = message.model_copy(update={"id": str(uuid7())}) if new else message
+        seen.add(copy.id)
+        distinct.append(copy)
+    return distinct
+
+
+def _chunk_of(
+    part: tuple[str, Any], state: dict[str, Any]
+) -> ChatGenerationChunk | None:
+    """Make a chunk of a part of the graph's stream, or take its state down."""
+    mode, value = part
+    if mode == "messages":
+        return _chunk(value[0])
+    if mode == "values" or "__interrupt__" in value:
+        state.update(value)
+    return None
+
+
+def _chunk(message: BaseMessage) -> ChatGenerationChunk:
+    """Make a chunk of a part of the answer: without id, usage and metadata.
+
+    These come once, in the last chunk.
+    """
+    if isinstance(message, AIMessageChunk):
+        chunk = message.model_copy(
+            update={
+                "id": None,
+                "usage_metadata": None,
+                "response_metadata": {},
+                "chunk_position": None,
+            }
+        )
+        return ChatGenerationChunk(message=chunk)
+    calls = message.tool_calls if isinstance(message, AIMessage) else []
+    whole = AIMessageChunk(
+        content=message.content,
+        additional_kwargs=message.additional_kwargs,
+        tool_calls=calls,
+    )
+    return ChatGenerationChunk(message=whole)

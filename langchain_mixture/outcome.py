@@ -1,0 +1,148 @@
+"""What a step came to: its record, its failure, the answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from langchain_core.messages import AIMessage
+
+from langchain_mixture.errors import NoResponsesError, StepFailedError
+from langchain_mixture.layers import Layer, MixtureState
+from langchain_mixture.records import (
+    HistoryRow,
+    Mixture,
+    Reply,
+    Response,
+    row,
+    usage_of,
+)
+
+logger = logging.getLogger("langchain_mixture")
+
+
+def update(
+    layer: Layer,
+    state: MixtureState,
+    replies: Sequence[Reply],
+    kept: list[Response],
+    started: float,
+) -> dict[str, Any]:
+    """Record the step; decide whether it failed; answer if it is the last one.
+
+    Raises:
+        NoResponsesError: Nothing is left, nor was anything there before.
+        StepFailedError: Every call failed, and `on_failure` is "raise".
+    """
+    before = layer.before(state)
+    incoming = before["responses"]
+    failures, notes = _outcome(layer, replies)
+    reasons = [*failures, *notes]
+    if not kept and incoming and failures and _keeps(layer, replies):
+        reasons.append(f"{layer.name}: no answer; the responses before it are kept")
+        kept = incoming
+    history = [
+        *before["history"],
+        row(layer.step, layer.name, kept, replies, started),
+    ]
+    if not kept:
+        raise _failed(layer, incoming, history, reasons)
+    mixture = Mixture(
+        status="degraded" if failures else before["status"],
+        reasons=[*before["reasons"], *reasons],
+        responses=kept,
+        history=history,
+        usage=usage_of(history),
+    )
+    messages = {
+        **({} if layer.first else state.get("answers", {})),
+        **{reply["id"]: m for reply in replies if (m := reply["message"])},
+    }
+    if layer.last:
+        answer = _answer(kept[0], messages.get(kept[0]["id"]), mixture)
+        if answer.id in {message.id for message in state["messages"]}:
+            answer.id = None  # a cached answer: it must not replace the first one
+        return {"messages": [answer], "mixture": mixture, "answers": {}}
+    return {"mixture": mixture, "answers": messages}
+
+
+def _outcome(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
+    """Say what failed, or, where a quorum was met, on how many answers it rests."""
+    # A failed call that was answered when a run was resumed is no failure.
+    last_of = {(reply["index"], reply["attempt"]): reply for reply in replies}
+    failures = [r for r in last_of.values() if r["error"] is not None]
+    answered = len({r["index"] for r in last_of.values() if r["error"] is None})
+    quorum = layer.step.quorum
+    if failures and quorum is not None and answered >= quorum:
+        calls = len({reply["index"] for reply in replies})
+        rests = f"rests on {answered} of {calls} answers"
+        return [], [f"{layer.name}: {rests}, as its quorum of {quorum} allows"]
+    reasons = [f"{layer.name}: {_said(layer, reply)}" for reply in failures]
+    if failures and quorum is not None and answered:
+        reasons.append(f"{layer.name}: quorum of {quorum} not met, {answered} answered")
+    return reasons, []
+
+
+def _said(layer: Layer, reply: Reply) -> str:
+    member = layer.members[reply["index"]]
+    repeats = reply["attempt"] == 0 and member.sample > 1
+    name = f"{member.name}#{member.sample}" if repeats else reply["agent"]
+    return f"{name} {_VERBS[reply['outcome']]} {reply['error']}"
+
+
+def _keeps(layer: Layer, replies: Sequence[Reply]) -> bool:
+    """Tell whether the responses go on where every call failed."""
+    outcomes = {reply["outcome"] for reply in replies}
+    if "broken off" in outcomes:
+        return False
+    stopped = bool(outcomes & {"given up", "not asked"})
+    return stopped or layer.options.on_failure == "keep"
+
+
+def _failed(
+    layer: Layer,
+    responses: list[Response],
+    history: list[HistoryRow],
+    reasons: Sequence[str],
+) -> StepFailedError:
+    why = "; ".join(reasons) or f"{layer.name}: no response was accepted"
+    if responses and reasons:
+        message = f"every call of {layer.name} failed: {why}; what it was given is "
+        message += "in this error's .responses"
+        return StepFailedError(message, responses=responses, history=history)
+    return NoResponsesError(
+        f"no response is left: {why}", responses=responses, history=history
+    )
+
+
+_VERBS: Final = {
+    "failed": "failed:",
+    "broken off": "broke off in the middle of the streamed answer:",
+    "given up": "was",
+    "not asked": "was",
+}
+
+
+def _answer(
+    response: Response, message: AIMessage | None, mixture: Mixture
+) -> AIMessage:
+    """Make the answer of the chosen response, of the model's own message if it is."""
+    if mixture["status"] == "degraded":
+        logger.warning("degraded answer: %s", "; ".join(mixture["reasons"]))
+    if message is None:
+        message = AIMessage(response["text"], tool_calls=response["tool_calls"])
+    elif message.text != response["text"] or (
+        message.tool_calls != response["tool_calls"]
+    ):
+        message = AIMessage(
+            response["text"],
+            id=message.id,
+            name=message.name,
+            tool_calls=response["tool_calls"],
+            response_metadata=message.response_metadata,
+            usage_metadata=message.usage_metadata,
+        )
+    about = {key: mixture[key] for key in ("status", "reasons", "usage")}
+    metadata = {**message.response_metadata, "mixture": about}
+    return message.model_copy(update={"response_metadata": metadata})

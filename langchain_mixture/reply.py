@@ -1,0 +1,274 @@
+"""From what an agent returned, or raised, to a reply."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    convert_to_messages,
+    message_chunk_to_message,
+)
+from langchain_core.messages.utils import count_tokens_approximately
+from langchain_core.runnables import RunnableConfig
+
+from langchain_mixture.agents import Member
+from langchain_mixture.errors import describe, in_texts, redact, shown
+from langchain_mixture.limits import GivenUpError
+from langchain_mixture.nesting import is_streamed
+from langchain_mixture.records import Call, Outcome, Reply
+from langchain_mixture.request import Question
+
+
+class Record:
+    """Takes down one call: when it began, what it used, how it ended."""
+
+    def __init__(
+        self, question: Question, config: RunnableConfig, tick: Callable[[], None]
+    ) -> None:
+        self.reply: Reply
+        self.has_answer = False
+        self.is_open = True
+        """Whether it is waited for; else it may go on, but stream no more."""
+        self._question = question
+        self._started = time.time()
+        self._clock = time.perf_counter()
+        self.handlers: list[BaseCallbackHandler] = [_Redactor(question.member)]
+        # A chain or a graph may ask several models and return the last one's message.
+        self._usage: UsageMetadataCallbackHandler | None = None
+        if not question.member.is_model:
+            self._usage = UsageMetadataCallbackHandler()
+            self.handlers.append(self._usage)
+        self._signs: _SignsOfLife | None = None
+        if question.streams and is_streamed(config):
+            self._signs = _SignsOfLife(tick, lambda: self.is_open)
+            self.handlers.append(self._signs)
+
+    def answered(self, output: object) -> None:
+        message = _message(output, self._question.member)
+        problem = _problem(message, self._question.call)
+        self.has_answer = problem is None
+        outcome: Outcome = "answered" if self.has_answer else "failed"
+        self.reply = self._reply(outcome, message, problem)
+
+    def failed(self, error: BaseException) -> None:
+        if isinstance(error, GivenUpError):
+            self.reply = self._reply("given up", None, str(error))
+        else:
+            text = self._question.member.without_secrets(describe(error))
+            self.reply = self._reply("failed", None, text)
+
+    def unasked(self, why: str) -> Reply:
+        return self._reply("not asked", None, why)
+
+    def _reply(
+        self, outcome: Outcome, message: AIMessage | None, error: str | None
+    ) -> Reply:
+        question = self._question
+        read, written = self._tokens(message)
+        guessed = question.counts and not read + written and outcome != "not asked"
+        talk = [*question.call["messages"], *([] if message is None else [message])]
+        keeps = question.may_answer and error is None
+        if error is not None and self._signs is not None and self._signs.seen:
+            outcome = "broken off"
+        return {
+            "id": f"{question.step}/{question.index}",
+            "text": "" if message is None else message.text,
+            "agent": question.member.name,
+            "step": question.step,
+            "parents": question.call["parents"],
+            "tool_calls": [] if message is None else message.tool_calls,
+            "index": question.index,
+            "attempt": question.attempt,
+            "error": error,
+            "started": self._started,
+            "time": time.perf_counter() - self._clock,
+            "in_tokens": read,
+            "out_tokens": written,
+            "message": message if keeps else None,
+            "estimated_tokens": count_tokens_approximately(talk) if guessed else 0,
+            "truncated": error is None and _is_truncated(message),
+            "outcome": outcome,
+        }
+
+    def _tokens(self, message: AIMessage | None) -> tuple[int, int]:
+        counted: list[Any] = []
+        if self._usage is not None:
+            counted = list(self._usage.usage_metadata.values())
+        if not counted and message is not None:
+            of_mixture = message.response_metadata.get("mixture", {}).get("usage")
+            counted = [of_mixture or message.usage_metadata or {}]
+        # A cache hit may bring usage without counts.
+        return (
+            sum(usage.get("input_tokens", 0) for usage in counted),
+            sum(usage.get("output_tokens", 0) for usage in counted),
+        )
+
+
+class _SignsOfLife(BaseCallbackHandler):
+    """Tells that a model that streams is still writing, and whether it has begun."""
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, tick: Callable[[], None], is_open: Callable[[], bool]) -> None:
+        self._tick = tick
+        self._is_open = is_open
+        self._parents: set[Any] = set()
+        self.seen = False
+
+    def on_chat_model_start(
+        self, *args: Any, parent_run_id: Any = None, **kwargs: Any
+    ) -> None:
+        # The first model to start is the agent's own, and what starts beside it a
+        # retry or a fallback beneath; models further down are an inner mixture's.
+        if self.seen and parent_run_id in self._parents:
+            raise RuntimeError("the streamed answer broke off")
+        if not self._parents:
+            self._parents.add(parent_run_id)
+
+    def on_llm_new_token(
+        self, token: Any, *, parent_run_id: Any = None, chunk: Any = None, **kwargs: Any
+    ) -> None:
+        message = getattr(chunk, "message", None)
+        says = token or (
+            isinstance(message, AIMessageChunk)
+            and (message.content or message.tool_call_chunks)
+        )
+        self._heard(parent_run_id, bool(says))
+
+    def on_stream_event(
+        self, event: Any, *, parent_run_id: Any = None, **kwargs: Any
+    ) -> None:
+        self._heard(parent_run_id, event.get("event") == "content-block-delta")
+
+    def _heard(self, parent_run_id: Any, says: bool) -> None:
+        if not self._is_open():
+            raise RuntimeError("the call was given up")
+        self.seen = self.seen or (says and parent_run_id in self._parents)
+        self._tick()
+
+
+class _Redactor(BaseCallbackHandler):
+    """Takes keys out of a provider's error before a trace records it."""
+
+    run_inline = True
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def on_llm_error(
+        self, error: BaseException, *, response: Any = None, **kwargs: Any
+    ) -> None:
+        self._redact(error)
+        # Core hands on what the provider's HTTP response said, too.
+        for generations in getattr(response, "generations", []):
+            for generation in generations:
+                message = getattr(generation, "message", None)
+                if isinstance(message, BaseMessage):
+                    message.response_metadata = in_texts(
+                        message.response_metadata, self._member.without_secrets
+                    )
+
+    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
+        self._redact(error)
+
+    def _redact(self, error: BaseException) -> None:
+        seen: set[int] = set()
+        link: BaseException | None = error
+        while link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.args = tuple(
+                in_texts(part, self._member.without_secrets) for part in link.args
+            )
+            link = link.__cause__ or link.__context__
+
+
+def _message(output: object, member: Member) -> AIMessage:
+    if member.is_graph:
+        messages = output.get("messages") if isinstance(output, dict) else None
+        if not messages:
+            raise TypeError(
+                f"{member.name} returned {shown(output)} without messages; a graph "
+                'must return {"messages": [...]}'
+            )
+        (output,) = convert_to_messages(messages[-1:])  # a RemoteGraph gives dicts
+    if isinstance(output, str):
+        output = AIMessage(output)
+    if isinstance(output, AIMessageChunk):
+        output = message_chunk_to_message(output)
+    elif isinstance(output, BaseMessage) and not isinstance(output, AIMessage):
+        output = AIMessage(output.content, id=output.id)
+    if not isinstance(output, AIMessage):
+        raise TypeError(
+            f"{member.name} returned {shown(output)}; it must return a message or text"
+        )
+    return _encodable(output)
+
+
+def _encodable(message: AIMessage) -> AIMessage:
+    """Replace lone surrogates, which no request and no checkpoint can carry."""
+    parts = {"content": message.content, "tool_calls": message.tool_calls}
+    try:
+        json.dumps(parts, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        clean = in_texts(parts, lambda text: text.encode(errors="replace").decode())
+        return message.model_copy(update=clean)
+    return message
+
+
+def _problem(message: AIMessage, call: Call) -> str | None:
+    """Say why a message is no answer, or None where it is one."""
+    refusal = _refusal(message)
+    if refusal is not None:
+        return redact(f"refused to answer: {refusal}")
+    if not message.text.strip() and not message.tool_calls:
+        return _why_empty(message)
+    if "check" in call:
+        try:
+            call["check"](message.text)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _refusal(message: AIMessage) -> str | None:
+    words = message.additional_kwargs.get("refusal")
+    if isinstance(words, str) and words:
+        return words
+    for block in message.content:
+        if isinstance(block, dict) and block.get("type") == "refusal":
+            return str(block.get("refusal") or message.text)
+    if message.response_metadata.get("stop_reason") == "refusal":
+        return message.text or "no words"
+    return None
+
+
+def _is_truncated(message: AIMessage | None) -> bool:
+    return message is not None and _finish(message) in ("length", "max_tokens")
+
+
+def _finish(message: AIMessage) -> object:
+    metadata = message.response_metadata
+    return metadata.get("finish_reason") or metadata.get("stop_reason")
+
+
+def _why_empty(message: AIMessage) -> str:
+    reason = _finish(message)
+    if message.invalid_tool_calls:
+        tool = message.invalid_tool_calls[0]["name"]
+        return f"empty answer: a malformed call of the tool {tool!r}"
+    if _is_truncated(message):
+        usage: dict[str, Any] = {**(message.usage_metadata or {})}
+        thought = (usage.get("output_token_details") or {}).get("reasoning", 0)
+        return (
+            "empty answer: cut off at the token limit before any text, after "
+            f"{usage.get('output_tokens', 0)} tokens ({thought} of them reasoning)"
+        )
+    return f"empty answer (finish reason: {reason})" if reason else "empty answer"
