@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
@@ -144,25 +145,77 @@ def query_of(conversation: Sequence[BaseMessage]) -> str:
 def ranking(text: str, count: int) -> list[int]:
     """Read a judge's order: indices from 0, best first; empty where unreadable.
 
-    The last line marked "Ranking:" wins; else the last list of numbers; else the
+    The last line marked "Ranking:" wins, or the list beneath it; else the last list
+    of numbers in a line; else the first number of each item of a list; else the
     numbers in the order in which they appear. Repeats and numbers beyond `count` are
-    ignored.
+    ignored, and so is what stands in parentheses.
 
     Example:
         >>> ranking("Here are the top 3: 2, 1, 4", count=4)
         [1, 0, 3]
+        >>> ranking("Final ranking: Response 3, Response 1", count=4)
+        [2, 0]
     """
-    marked = re.findall(r"(?im)^\W*ranking\b[^:\n]*:(.*\d.*)$", text)
-    unmarked = re.sub(r"(?i)\b(?:top|best)\s+\d+", "", text)
-    lists = re.findall(r"\d+(?:\s*(?:,|>|;|\band\b)\s*(?:and\s+)?\d+)+", unmarked)
-    source = marked[-1] if marked else lists[-1] if lists else unmarked
-    indices = (int(number) - 1 for number in re.findall(r"\d{1,9}", source))
+    lines = [_bare(line) for line in text.splitlines()]
+    ends = [number for number, line in enumerate(lines) if _MARKED.match(line)]
+    lists = [found[0] for line in lines for found in _LIST.finditer(line)]
+    sources = (
+        _verdict(lines[ends[-1] :]) if ends else "",
+        lists[-1] if lists else "",
+        _items(lines),
+        " ".join(lines),
+    )
+    source = next((source for source in sources if re.search(r"\d", source)), "")
+    indices = (int(number) - 1 for number in re.findall(r"\d+", source))
     return list(dict.fromkeys(index for index in indices if 0 <= index < count))
 
 
+# Each of these is bounded, as a judge may write digits or dashes to its token limit.
+_MARKED = re.compile(
+    r"(?i)\W{0,20}(?:(?:final|overall|my|the)\s{1,3}){0,3}"
+    r"ranking\W{0,20}(?:(?:of|from|by|is)\b[^:]{0,80})?:"
+)
+_LIST = re.compile(
+    r"\d{1,4}(?:\s{0,3}(?:[,;>=\uff0c\u3001]|\band\b)\s{0,3}(?:and\s)?\d{1,4})+"
+)
+_ITEM = re.compile(r"\s{0,9}(?:\d{1,3}[.)]|[-•])\s")
+
+
+def _bare(line: str) -> str:
+    """Take out of a judge's line what is no part of an order."""
+    line = re.sub(r"\d{5,}|\([^()]{0,200}\)", "", line)
+    line = re.sub(r"(?i)\b(?:top|best)\s{1,3}\d{1,4}\b", "", line)
+    words = r"(?i)\b(?:response|answer|proposal|candidate)s?\b|[][#*_`\"']"
+    return re.sub(words, "", line)
+
+
+def _verdict(lines: Sequence[str]) -> str:
+    """Give what a marked line says; where it ends there, what stands beneath it."""
+    said = lines[0][_MARKED.match(lines[0]).end() :]  # type: ignore[union-attr]  # it has matched
+    beneath = [line for line in lines[1:] if line.strip()]
+    if said.strip() or not beneath:
+        return said
+    return _items(beneath) or " ".join(beneath)
+
+
+def _items(lines: Sequence[str]) -> str:
+    """Give the first number of each item of a list, without the item's own."""
+    items = [line[found.end() :] for line in lines if (found := _ITEM.match(line))]
+    return ",".join(n[0] for item in items if (n := re.search(r"\d+", item)))
+
+
 def _mark(texts: Sequence[str]) -> str:
+    """Make a mark that occurs in no text, nor anything that looks like it."""
+    everything = "\n".join(map(_plain, texts))
     mark = "response"
-    everything = "\n".join(texts).lower()
-    while f"<{mark} " in everything or f"</{mark} " in everything:
+    while re.search(rf"</?{mark}(?!_)", everything):
         mark += "_"
     return mark
+
+
+def _plain(text: str) -> str:
+    """Write a text as a model may read it: without case, space, and look-alikes."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    return re.sub(r"\s", "", text.casefold())
