@@ -5,6 +5,7 @@ a list of steps: `ChatMixture` makes a chat model of it, `create_mixture` a Lang
 graph, and `run` answers one question.
 """
 
+from langchain_mixture.agents import Client
 from langchain_mixture.chat import ChatMixture
 from langchain_mixture.errors import (
     InvalidMixtureError,
@@ -29,7 +30,16 @@ from langchain_mixture.presets import (
     self_moa,
     together_moa,
 )
-from langchain_mixture.records import Call, Mixture, Reply, Response, answered
+from langchain_mixture.records import (
+    Call,
+    HistoryRow,
+    LLMCall,
+    Mixture,
+    Reply,
+    Response,
+    Usage,
+    answered,
+)
 from langchain_mixture.steps import Agent, Step
 from langchain_mixture.transform_steps import (
     Dropout,
@@ -46,9 +56,12 @@ __all__ = [
     "Aggregate",
     "Call",
     "ChatMixture",
+    "Client",
     "Dropout",
     "Filter",
+    "HistoryRow",
     "InvalidMixtureError",
+    "LLMCall",
     "Map",
     "Mixture",
     "MixtureError",
@@ -64,6 +77,7 @@ __all__ = [
     "StepFailedError",
     "Synthesize",
     "Take",
+    "Usage",
     "Vote",
     "answered",
     "count_calls",

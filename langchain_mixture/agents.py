@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, TypeAlias, cast
 
 from langchain_core.runnables import Runnable, RunnableSequence
@@ -56,21 +57,23 @@ class Member:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What the step says to the model: temperature, max_tokens."""
 
+    @cached_property
+    def _secrets(self) -> list[str]:
+        """The keys that its models hold, the longest first."""
+        values = [v for part in all_of(self.runnable) for v in _attributes(part)]
+        held = {v.get_secret_value() for v in values if isinstance(v, SecretStr)}
+        # A placeholder for servers that want none, such as "EMPTY", is a word.
+        return sorted((key for key in held if len(key) >= MIN_SECRET), key=len)[::-1]
+
     def without_secrets(self, text: str) -> str:
         """Take out of a text the keys that its models hold, and what looks like one."""
-        for leaf in all_of(self.runnable):
-            for value in vars(leaf).values() if hasattr(leaf, "__dict__") else ():
-                secret = (
-                    value.get_secret_value() if isinstance(value, SecretStr) else ""
-                )
-                # A placeholder for servers that want none, such as "EMPTY", is a word.
-                if len(secret) >= MIN_SECRET:
-                    text = text.replace(secret, "[redacted]")
+        for secret in self._secrets:
+            text = text.replace(secret, "[redacted]")
         return redact(text)
 
     @property
     def is_graph(self) -> bool:
-        """Whether it takes a state with messages rather than messages."""
+        """Whether there is a graph among what is asked."""
         return any(isinstance(leaf, PregelProtocol) for leaf in leaves(self.runnable))
 
     @property
@@ -92,6 +95,7 @@ def members(
         if value is not None
     }
     seen: Counter[str] = Counter()
+    taken: set[str] = set()
     found: list[Member] = []
     for agent in agents:
         try:
@@ -108,9 +112,18 @@ def members(
             )
         clean = re.sub(r"[:|\s]+", "/", name).strip("/") or "agent"
         seen[clean] += 1
-        label = clean if seen[clean] == 1 else f"{clean}#{seen[clean]}"
-        found.append(Member(name, label, runnable, seen[clean], arguments))
+        sample = repeat = seen[clean]
+        label = clean if sample == 1 else f"{clean}#{sample}"
+        while label in taken:
+            repeat += 1
+            label = f"{clean}#{repeat}"
+        taken.add(label)
+        found.append(Member(name, label, runnable, sample, arguments))
     return found
+
+
+def _attributes(thing: object) -> list[Any]:
+    return list(vars(thing).values()) if hasattr(thing, "__dict__") else []
 
 
 def resolver(client: Client) -> Resolve:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from langchain_mixture.nesting import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.reply import Record
 from langchain_mixture.request import Question
+from langchain_mixture.threads import begun
 
 
 def ask(
@@ -126,6 +127,11 @@ async def _aask(question: Question, config: RunnableConfig, latch: Latch) -> Rep
                 arguments = question.arguments()
                 with detached():
                     output = await runnable.ainvoke(value, agent_config, **arguments)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RuntimeError("the agent was cancelled, and not the run") from error
         except Exception:
             if timer.expired():
                 raise limit.error() from None
@@ -154,7 +160,9 @@ def _taken_down(
 def _unasked(question: Question, latch: Latch) -> str | None:
     if latch.is_closed():
         return f"not asked: {latch.quorum} others had answered"
-    return question.unasked
+    if question.ends is not None and time.monotonic() >= question.ends:
+        return "not asked: its share of the deadline was used up"
+    return question.refused
 
 
 _Events: TypeAlias = "queue.SimpleQueue[Future[Any] | None]"
@@ -166,16 +174,7 @@ def _within(limit: Limit, function: Callable[[], object], events: _Events) -> ob
 
     A call that is given up goes on, on a daemon thread that cannot hold the process.
     """
-
-    def work() -> None:
-        outcome: Future[object] = Future()
-        try:
-            outcome.set_result(function())
-        except BaseException as error:  # noqa: BLE001  # raised again by the caller
-            outcome.set_exception(error)
-        events.put(outcome)
-
-    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
+    begun(function).add_done_callback(events.put)
     while True:
         left = limit.left()
         longest = threading.TIMEOUT_MAX

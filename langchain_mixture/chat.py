@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
+from langchain_core.caches import BaseCache
 from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import (
     BaseChatModel,
+    BaseLanguageModel,
+    BaseLLM,
     LanguageModelInput,
     ModelProfile,
 )
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -24,8 +28,8 @@ from langchain_mixture.agents import Client, Member
 from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
 from langchain_mixture.graph import MixtureGraph, build, create_mixture
 from langchain_mixture.graph_model import GraphChatModel, distinct
-from langchain_mixture.identity import Unknown, identity_of, profile_of
-from langchain_mixture.layers import ChatInput, Layer, check_steps, layers_of
+from langchain_mixture.identity import CompleteOnly, Unknown, identity_of, profile_of
+from langchain_mixture.layers import ChatInput, Layer, layers_of, whom
 from langchain_mixture.limits import OnFailure, Options
 from langchain_mixture.request import Request
 from langchain_mixture.steps import Step, Timeout
@@ -132,9 +136,14 @@ class ChatMixture(GraphChatModel):
         known = type(self).model_fields
         for key in [key for key in kwargs if key not in known]:
             if key not in _IGNORED:
-                near = difflib.get_close_matches(key, known, 1) or sorted(known)
+                near = difflib.get_close_matches(key, known, 1)
+                names = ", ".join(
+                    sorted(known.keys() - BaseChatModel.model_fields.keys())
+                )
+                hint = f"nearest: {near[0]}" if near else f"its own are: {names}"
                 raise InvalidMixtureError(
-                    f"ChatMixture has no field {key!r}; nearest: {', '.join(near)}."
+                    f"ChatMixture has no field {key!r}; {hint}. What a graph takes, "
+                    "such as a checkpointer, is for create_mixture."
                 )
             warnings.warn(
                 f"{key} has no meaning for a ChatMixture and is ignored: set it on the "
@@ -142,10 +151,10 @@ class ChatMixture(GraphChatModel):
                 stacklevel=2,
             )
             del kwargs[key]
-        check_steps(steps)
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
-        own = {key: value for key, value in vars(options).items() if key in known}
-        super().__init__(**{"steps": steps, "client": client, **own, **kwargs})
+        whom(steps, options)
+        said = {key: value for key, value in vars(options).items() if key in known}
+        super().__init__(**{"steps": steps, "client": client, **said, **kwargs})
 
     # -- The graph -------------------------------------------------------------------
 
@@ -196,10 +205,10 @@ class ChatMixture(GraphChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None,
         kwargs: dict[str, Any],
-    ) -> tuple[Any, dict[str, Any], int]:
+    ) -> tuple[Any, dict[str, Any]]:
         request = self._request(stop, kwargs)
         inputs = {"messages": distinct(messages), "request": request}
-        return self._compiled().graph, inputs, len(self.steps)
+        return self._compiled().graph, inputs
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -280,8 +289,8 @@ class ChatMixture(GraphChatModel):
         traced = kwargs.pop("ls_structured_output_format", None)
         strict = kwargs.get("strict")
         written = [
-            tool
-            if isinstance(tool, dict)
+            tool  # extras are in the words of a provider, who reads them off the tool
+            if isinstance(tool, dict) or getattr(tool, "extras", None)
             else convert_to_openai_tool(tool, strict=strict)
             for tool in tools
         ]
@@ -394,12 +403,34 @@ class ChatMixture(GraphChatModel):
         }
 
     def _cacheable(self) -> BaseChatModel:
-        """Stay out of the cache where the content of a function cannot be told."""
-        has_cache = self.cache is not None or get_llm_cache() is not None
-        if not has_cache or not Unknown.is_in(self._identifying_params):
+        """Keep out of the cache what is degraded, and what functions have made."""
+        cache = get_llm_cache() if self.cache in (None, True) else self.cache
+        if not isinstance(cache, BaseCache):
             return self
         self._compiled()  # so that the copy has it, too
-        return self.model_copy(update={"cache": False})
+        unknown = Unknown.is_in(self._identifying_params)
+        kept = False if unknown else CompleteOnly(cache)
+        return self.model_copy(update={"cache": kept})
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Encode a text as the answering model does."""
+        model = self._counting()
+        return (
+            super().get_token_ids(text) if model is None else model.get_token_ids(text)
+        )
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Count as the answering model does, or by estimate where it is no model."""
+        model = self._counting()
+        if model is None:
+            return count_tokens_approximately(messages)
+        return model.get_num_tokens_from_messages(messages, tools)
+
+    def _counting(self) -> BaseLanguageModel[Any] | None:
+        first = next(leaves(self._answering()[0].runnable))
+        return first if isinstance(first, BaseChatModel | BaseLLM) else None
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Tell what this mixture can do, as far as its agents are at hand."""

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from langchain_mixture.records import HistoryRow, Response
 
 _KEYS = re.compile(
     r"""(?ix)
-    \b(?:sk|pk|rk|gsk|xai|hf|pplx|r8|key|lsv2)[-_][A-Za-z0-9_\-*.]{12,}
+    \b(?:sk|pk|rk|gsk|xai|hf|pplx|r8|key|lsv2|gh[pousr])[-_]
+      (?=[A-Za-z_\-*.]*[0-9*])[A-Za-z0-9_\-*.]{12,}
     | \bAIza[A-Za-z0-9_\-]{20,}
     | (?<=bearer\s)[^\s'",}]+
-    | (?<=api[-_]key[=:])\s*[^\s'",&}]+
+    | (?<=api[-_]key)(["']?\s?[=:]\s?["']?)[^\s'",&}]+
     """
 )
+
+
+LONGEST_ERROR: Final = 1000
+"""Characters of a provider's error that are kept."""
 
 
 class MixtureError(Exception):
@@ -68,16 +73,26 @@ class NoResponsesError(StepFailedError):
     """No response is left: every call failed, or a filter rejected them all."""
 
 
-def describe(error: BaseException) -> str:
+def describe(error: BaseException, clean: Callable[[str], str] | None = None) -> str:
     """Put an error in one line, without the keys that providers quote in theirs.
+
+    Args:
+        error: Of any kind; a page of HTML as its text is cut short.
+        clean: Takes keys out of a text; None = `redact`.
 
     Example:
         >>> describe(ValueError("Incorrect API key provided: sk-abcdef1234567890"))
         'ValueError: Incorrect API key provided: [redacted]'
     """
-    text = " ".join(str(error).split())
     name = type(error).__name__
-    return redact(f"{name}: {text}" if text else name)
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001  # an error may be broken, too
+        text = ""
+    said = (clean or redact)(f"{name}: {text}" if text else name)
+    if len(said) > LONGEST_ERROR:
+        said = f"{said[:LONGEST_ERROR]}… ({len(said)} characters)"
+    return said
 
 
 def redact(text: str) -> str:
@@ -87,7 +102,7 @@ def redact(text: str) -> str:
         >>> redact("Authorization: Bearer abc.def")
         'Authorization: Bearer [redacted]'
     """
-    return _KEYS.sub("[redacted]", text)
+    return _KEYS.sub(lambda found: f"{found[1] or ''}[redacted]", text)
 
 
 def in_texts(value: Any, change: Callable[[str], str]) -> Any:

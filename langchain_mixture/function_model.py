@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import os
-import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -18,7 +15,6 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables.config import run_in_executor
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -29,9 +25,7 @@ from tenacity import (
 )
 
 from langchain_mixture.errors import shown
-
-T = TypeVar("T")
-
+from langchain_mixture.threads import in_thread, wait_for
 
 ClientResult: TypeAlias = tuple[str | None, int | None, int | None]
 
@@ -70,6 +64,11 @@ class FunctionChatModel(BaseChatModel):
     def _arguments(
         self, messages: list[BaseMessage], kwargs: dict[str, Any]
     ) -> dict[str, Any]:
+        for name in kwargs.keys() - {"temperature", "max_tokens"}:
+            raise TypeError(
+                f"{name} cannot be passed to a function as client; it takes the "
+                "temperature and max_tokens"
+            )
         return {
             "model": self.model,
             "messages": convert_to_openai_messages(messages),
@@ -104,7 +103,10 @@ class FunctionChatModel(BaseChatModel):
         arguments = self._arguments(messages, kwargs)
 
         async def attempt() -> ChatResult:
-            answer = await run_in_executor(None, self.fn, **arguments)
+            if _is_async(self.fn):
+                answer = self.fn(**arguments)
+            else:
+                answer = await in_thread(partial(self.fn, **arguments))
             return self._result(
                 await answer if inspect.isawaitable(answer) else answer, stop
             )
@@ -161,7 +163,7 @@ def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
-        return min(60.0, float(headers.get("retry-after", "")))
+        return min(60.0, max(0.0, float(headers.get("retry-after", ""))))
     except ValueError:
         return wait_random_exponential(multiplier=0.5, max=8)(state)
 
@@ -178,55 +180,6 @@ _RETRY: Final[dict[str, Any]] = {
 }
 
 
-def wait_for(awaitable: Awaitable[T]) -> T:
-    """Wait in sync code for an awaitable.
-
-    All run on one event loop on a thread of its own: an async HTTP client belongs to
-    the first loop that it meets, and the caller may have a loop running (notebooks).
-
-    Example:
-        >>> wait_for(asyncio.sleep(0, "done"))
-        'done'
-    """
-
-    async def waiting() -> T:
-        return await awaitable
-
-    loop = _loop()
-    if threading.current_thread() is loop.thread:  # waiting here would be for ever
-        with ThreadPoolExecutor(1) as executor:
-            return executor.submit(asyncio.run, waiting()).result()
-    return asyncio.run_coroutine_threadsafe(waiting(), loop.loop).result()
-
-
-class _LoopThread:
-    """An event loop that runs on a daemon thread of its own."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(
-            target=self.loop.run_forever, name="langchain-mixture", daemon=True
-        )
-        self.thread.start()
-
-
-_loops: dict[int, _LoopThread] = {}
-
-
-_loops_lock = threading.Lock()
-
-
-def _loop() -> _LoopThread:
-    """Give this process's loop: a fork has none of its parent's threads."""
-    with _loops_lock:
-        if os.getpid() not in _loops:
-            _loops[os.getpid()] = _LoopThread()
-        return _loops[os.getpid()]
-
-
-if hasattr(os, "register_at_fork"):  # the lock may be held when the fork happens
-    os.register_at_fork(
-        before=_loops_lock.acquire,
-        after_in_parent=_loops_lock.release,
-        after_in_child=_loops_lock.release,
-    )
+def _is_async(fn: ClientFunction) -> bool:
+    called = getattr(fn, "__call__", None)  # noqa: B004  # the method of an object, not whether it has one
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called)

@@ -12,11 +12,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, cast
+from functools import partial
+from typing import Any, TypeAlias
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config, run_in_executor
 from langgraph.cache.base import BaseCache
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -27,19 +27,20 @@ from langgraph.types import All, Checkpointer
 from langchain_mixture.agents import Client
 from langchain_mixture.calls import aask, aask_all, ask, ask_all
 from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.function_model import wait_for
 from langchain_mixture.layers import (
     Layer,
     MixtureInput,
     MixtureOutput,
     MixtureState,
+    Superstep,
+    Times,
     layers_of,
 )
-from langchain_mixture.limits import Latch, OnFailure, Options
+from langchain_mixture.limits import OnFailure, Options
 from langchain_mixture.outcome import update
 from langchain_mixture.records import HistoryRow, Reply, Response
-from langchain_mixture.request import Question
 from langchain_mixture.steps import Step, Timeout
+from langchain_mixture.threads import in_thread, wait_for
 
 MixtureGraph: TypeAlias = CompiledStateGraph[
     MixtureState, Any, MixtureInput, MixtureOutput
@@ -239,10 +240,16 @@ def _nodes(
     """Put a step's branches, which cost, in the place of a step that is named."""
     if names is None or names == "*":
         return names
+    if isinstance(names, str):
+        names = [names]
     return [node for name in names for node in branches.get(name) or [name]]
 
 
-class _Branch(Runnable[MixtureState, dict[str, Any]]):
+Update: TypeAlias = dict[str, Any]
+"""What a node writes into the state."""
+
+
+class _Branch(Runnable[MixtureState, Update]):
     """Asks one of a step's questions."""
 
     def __init__(self, layer: Layer, index: int) -> None:
@@ -250,38 +257,38 @@ class _Branch(Runnable[MixtureState, dict[str, Any]]):
         self._index = index
 
     @contextmanager
-    def _asking(self, state: MixtureState) -> Iterator[tuple[list[Question], Latch]]:
-        """Give the question, and the quorum that it shares with the other branches."""
+    def _superstep(self, state: MixtureState) -> Iterator[tuple[Superstep, Update]]:
+        """Share with the other branches what is the same for all of them."""
         info = get_runtime().execution_info
         checkpoint = info.checkpoint_id if info else ""  # the same for all of them
-        superstep = self._layer.superstep(checkpoint)
+        superstep = self._layer.superstep(checkpoint, state)
+        superstep.enter()
         try:
-            calls = superstep.calls(state)
-            asks = self._index < len(calls)
-            mine = self._layer.attempts(state, calls, self._index) if asks else []
-            yield mine, superstep.latch
+            yield superstep, {"asked": checkpoint, **superstep.times.marks}
+        except BaseException:  # the step's own node, which takes it away, may not run
+            self._layer.supersteps.pop(checkpoint, None)
+            raise
         finally:
-            if superstep.done():
-                self._layer.supersteps.pop(checkpoint, None)
+            superstep.leave()
 
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> dict[str, Any]:
-        marks = self._layer.marks(input)
-        with self._asking(_marked(input, marks)) as (attempts, latch):
-            replies = ask(attempts, ensure_config(config), latch)
-        return {"replies": replies, "asked": True, **marks}
+    ) -> Update:
+        with self._superstep(input) as (superstep, marks):
+            attempts = superstep.questions(input).get(self._index, [])
+            replies = ask(attempts, config or {}, superstep.latch)
+        return {"replies": replies, **marks}
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> dict[str, Any]:
-        marks = self._layer.marks(input)
-        with self._asking(_marked(input, marks)) as (attempts, latch):
-            replies = await aask(attempts, ensure_config(config), latch)
-        return {"replies": replies, "asked": True, **marks}
+    ) -> Update:
+        with self._superstep(input) as (superstep, marks):
+            attempts = superstep.questions(input).get(self._index, [])
+            replies = await aask(attempts, config or {}, superstep.latch)
+        return {"replies": replies, **marks}
 
 
-class _Gather(Runnable[MixtureState, dict[str, Any]]):
+class _Gather(Runnable[MixtureState, Update]):
     """Is the step itself: asks what its branches have not, keeps, records, decides."""
 
     def __init__(self, layer: Layer) -> None:
@@ -289,45 +296,41 @@ class _Gather(Runnable[MixtureState, dict[str, Any]]):
 
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> dict[str, Any]:
-        started = time.time()
-        config = ensure_config(config)
-        marks = self._layer.marks(input)
-        state = _marked(input, marks)
-        latch = self._layer.quorum_left(state)
-        new = ask_all(self._layer.missing(state), config, latch)
-        replies = self._replies(state, new)
-        with self._layer.blamed(state, replies):
-            kept = self._layer.kept(state, replies)
+    ) -> Update:
+        started, times = self._begun(input)
+        latch = self._layer.quorum_left(input)
+        new = ask_all(self._layer.missing(input, times), config or {}, latch)
+        replies = self._replies(input, new)
+        with self._layer.blamed(input, replies):
+            kept = self._layer.kept(input, replies)
             settled = _listed(wait_for(kept) if inspect.isawaitable(kept) else kept)
-        return {**update(self._layer, state, replies, settled, started), **marks}
+        return {**update(self._layer, input, replies, settled, started), **times.marks}
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> dict[str, Any]:
-        started = time.time()
-        config = ensure_config(config)
-        marks = self._layer.marks(input)
-        state = _marked(input, marks)
-        latch = self._layer.quorum_left(state)
-        new = await aask_all(self._layer.missing(state), config, latch)
-        replies = self._replies(state, new)
-        with self._layer.blamed(state, replies):
+    ) -> Update:
+        started, times = self._begun(input)
+        latch = self._layer.quorum_left(input)
+        new = await aask_all(self._layer.missing(input, times), config or {}, latch)
+        replies = self._replies(input, new)
+        with self._layer.blamed(input, replies):
             if self._layer.members:
-                kept = self._layer.kept(state, replies)
+                kept = self._layer.kept(input, replies)
             else:  # a function of the user's, maybe a slow one
-                kept = await run_in_executor(None, self._layer.kept, state, replies)
+                kept = await in_thread(partial(self._layer.kept, input, replies))
             settled = _listed(await kept if inspect.isawaitable(kept) else kept)
-        return {**update(self._layer, state, replies, settled, started), **marks}
+        return {**update(self._layer, input, replies, settled, started), **times.marks}
+
+    def _begun(self, state: MixtureState) -> tuple[float, Times]:
+        self._layer.supersteps.pop(
+            state.get("asked", ""), None
+        )  # all branches are done
+        return time.time(), self._layer.times(state)
 
     def _replies(self, state: MixtureState, new: Sequence[Reply]) -> list[Reply]:
         # LangGraph orders what branches write by the names of their nodes.
         replies = [*state.get("replies", []), *new]
         return sorted(replies, key=lambda reply: reply["index"])
-
-
-def _marked(state: MixtureState, marks: Mapping[str, Any]) -> MixtureState:
-    return cast("MixtureState", {**state, **marks})
 
 
 def _listed(kept: object) -> list[Response]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -21,9 +21,9 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 
 from langchain_mixture.nesting import (
-    CONFIG,
     PARENT,
     Parent,
+    carrying,
     detached,
     during,
     inner_config,
@@ -42,8 +42,8 @@ class GraphChatModel(BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None,
         kwargs: dict[str, Any],
-    ) -> tuple[Any, dict[str, Any], int]:
-        """Give the graph, what goes into it, and how many steps it has."""
+    ) -> tuple[Any, dict[str, Any]]:
+        """Give the graph, and what goes into it."""
 
     @abstractmethod
     def _message(self, state: dict[str, Any]) -> AIMessage:
@@ -61,8 +61,7 @@ class GraphChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AIMessage:
-        with during(CONFIG, ensure_config(config)):
-            return super().invoke(input, config, stop=stop, **kwargs)
+        return super().invoke(input, carrying(config), stop=stop, **kwargs)
 
     async def ainvoke(
         self,
@@ -72,8 +71,7 @@ class GraphChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AIMessage:
-        with during(CONFIG, ensure_config(config)):
-            return await super().ainvoke(input, config, stop=stop, **kwargs)
+        return await super().ainvoke(input, carrying(config), stop=stop, **kwargs)
 
     def stream(
         self,
@@ -84,11 +82,12 @@ class GraphChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         config = ensure_config(config)
-        parent = Parent.begun(CallbackManager.configure(config["callbacks"]), config)
-        chunks = super().stream(input, parent.config(config), stop=stop, **kwargs)
+        manager = CallbackManager.configure(config["callbacks"])
+        parent, config = Parent.begun(manager, config)
+        chunks = super().stream(input, config, stop=stop, **kwargs)
         try:
             while True:
-                with during(CONFIG, config), during(PARENT, parent):
+                with during(PARENT, parent):
                     chunk = next(chunks, None)
                 if chunk is None:
                     return
@@ -106,12 +105,12 @@ class GraphChatModel(BaseChatModel):
     ) -> AsyncIterator[AIMessageChunk]:
         config = ensure_config(config)
         manager = AsyncCallbackManager.configure(config["callbacks"])
-        parent = Parent.begun(manager, config)
-        chunks = super().astream(input, parent.config(config), stop=stop, **kwargs)
+        parent, config = Parent.begun(manager, config)
+        chunks = super().astream(input, config, stop=stop, **kwargs)
         async with aclosing(cast("Any", chunks)):
             try:
                 while True:
-                    with during(CONFIG, config), during(PARENT, parent):
+                    with during(PARENT, parent):
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         return
@@ -119,6 +118,18 @@ class GraphChatModel(BaseChatModel):
             finally:
                 for opened in parent.opened:
                     await opened.aclose()
+
+    if not TYPE_CHECKING:  # core's own signatures are what callers are to see
+
+        def stream_events(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+            if kwargs.get("version") == "v3":
+                config = carrying(config)
+            return super().stream_events(input, config, **kwargs)
+
+        def astream_events(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+            if kwargs.get("version") == "v3":
+                config = carrying(config)
+            return super().astream_events(input, config, **kwargs)
 
     def _generate_with_cache(
         self,
@@ -153,8 +164,8 @@ class GraphChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        graph, inputs, limit = self._prepared(messages, stop, kwargs)
-        config = inner_config(CallbackManager, run_manager, limit)
+        graph, inputs = self._prepared(messages, stop, kwargs)
+        config = inner_config(CallbackManager, run_manager)
         with detached():
             state = graph.invoke(inputs, config)
         return self._result(state)
@@ -166,8 +177,8 @@ class GraphChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        graph, inputs, limit = self._prepared(messages, stop, kwargs)
-        config = inner_config(AsyncCallbackManager, run_manager, limit)
+        graph, inputs = self._prepared(messages, stop, kwargs)
+        config = inner_config(AsyncCallbackManager, run_manager)
         with detached():
             state = await graph.ainvoke(inputs, config)
         return self._result(state)
@@ -179,8 +190,8 @@ class GraphChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        graph, inputs, limit = self._prepared(messages, stop, kwargs)
-        config = inner_config(CallbackManager, run_manager, limit)
+        graph, inputs = self._prepared(messages, stop, kwargs)
+        config = inner_config(CallbackManager, run_manager, streams=True)
         parts = graph.stream(inputs, config, stream_mode=_MODES)
         state: dict[str, Any] = {}
         try:
@@ -216,8 +227,8 @@ class GraphChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None,
         kwargs: dict[str, Any],
     ) -> AsyncGenerator[ChatGenerationChunk]:
-        graph, inputs, limit = self._prepared(messages, stop, kwargs)
-        config = inner_config(AsyncCallbackManager, run_manager, limit)
+        graph, inputs = self._prepared(messages, stop, kwargs)
+        config = inner_config(AsyncCallbackManager, run_manager, streams=True)
         parts = graph.astream(inputs, config, stream_mode=_MODES)
         state: dict[str, Any] = {}
         async with aclosing(parts):
@@ -237,7 +248,8 @@ class GraphChatModel(BaseChatModel):
     def _last_chunk(self, state: dict[str, Any]) -> ChatGenerationChunk:
         message = self._message(state)
         chunk = AIMessageChunk(
-            content="",
+            content="" if isinstance(message.content, str) else [],
+            name=message.name,
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,
             chunk_position="last",
@@ -276,7 +288,7 @@ def _chunk_of(
 
 
 def _chunk(message: BaseMessage) -> ChatGenerationChunk:
-    """Make a chunk of a part of the answer: without id, usage and metadata.
+    """Make a chunk of a part of the answer: without id, usage and most metadata.
 
     These come once, in the last chunk.
     """
@@ -285,7 +297,7 @@ def _chunk(message: BaseMessage) -> ChatGenerationChunk:
             update={
                 "id": None,
                 "usage_metadata": None,
-                "response_metadata": {},
+                "response_metadata": _kind(message),
                 "chunk_position": None,
             }
         )
@@ -294,6 +306,13 @@ def _chunk(message: BaseMessage) -> ChatGenerationChunk:
     whole = AIMessageChunk(
         content=message.content,
         additional_kwargs=message.additional_kwargs,
+        response_metadata=_kind(message),
         tool_calls=calls,
     )
     return ChatGenerationChunk(message=whole)
+
+
+def _kind(message: BaseMessage) -> dict[str, Any]:
+    """Keep what tells core how to read the blocks of a message's content."""
+    kept = ("model_provider", "output_version")
+    return {k: v for k, v in message.response_metadata.items() if k in kept}

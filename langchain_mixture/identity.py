@@ -7,8 +7,10 @@ from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from typing import Any, cast
 
+from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.language_models import BaseChatModel, BaseLLM, ModelProfile
 from langchain_core.load import dumpd
+from langchain_core.messages import BaseMessage
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
@@ -49,7 +51,7 @@ def identity_of(thing: Any) -> Any:
         >>> identity_of(Take(2))
         {'type': 'langchain_mixture.transform_steps.Take', 'n': 2}
     """
-    if thing is None or isinstance(thing, bool | int | float):
+    if thing is None or isinstance(thing, Unknown | bool | int | float):
         return thing
     if isinstance(thing, str):
         shown = redact(thing)
@@ -70,10 +72,50 @@ def identity_of(thing: Any) -> Any:
         return {**kind, **{key: identity_of(value) for key, value in own.items()}}
     if isinstance(thing, RunnableWithFallbacks):
         return {**kind, "runnables": identity_of(list(thing.runnables))}
-    if is_dataclass(thing) and not isinstance(thing, type):
+    if is_dataclass(thing) and _is_ours(thing):
         own = {field.name: getattr(thing, field.name) for field in fields(thing)}
         return {**kind, **{key: identity_of(value) for key, value in own.items()}}
     return Unknown(kind["type"])
+
+
+def _is_ours(thing: object) -> bool:
+    # A step of the user's own may do another thing tomorrow under the same name.
+    return type(thing).__module__.partition(".")[0] == __package__
+
+
+class CompleteOnly(BaseCache):
+    """A cache that keeps no degraded answer: it would outlive what degraded it."""
+
+    def __init__(self, cache: BaseCache) -> None:
+        self._cache = cache
+
+    def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        return self._cache.lookup(prompt, llm_string)
+
+    def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
+        if _is_complete(return_val):
+            self._cache.update(prompt, llm_string, return_val)
+
+    def clear(self, **kwargs: Any) -> None:
+        self._cache.clear(**kwargs)
+
+    async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        return await self._cache.alookup(prompt, llm_string)
+
+    async def aupdate(
+        self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE
+    ) -> None:
+        if _is_complete(return_val):
+            await self._cache.aupdate(prompt, llm_string, return_val)
+
+
+def _is_complete(answers: RETURN_VAL_TYPE) -> bool:
+    messages = [getattr(answer, "message", None) for answer in answers]
+    return all(
+        message.response_metadata["mixture"]["status"] == "complete"
+        for message in messages
+        if isinstance(message, BaseMessage)
+    )
 
 
 def _of_model(model: BaseChatModel | BaseLLM) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import operator
 import re
 import threading
 import time
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, NotRequired
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Final, NamedTuple, NotRequired
 
 from langchain_core.messages import AIMessage, AnyMessage, MessageLikeRepresentation
 from langgraph.channels import Topic, UntrackedValue
@@ -25,7 +25,16 @@ from langchain_mixture.errors import (
     shown,
 )
 from langchain_mixture.limits import Budget, Latch, Options
-from langchain_mixture.records import Call, Mixture, Reply, Response, row, usage_of
+from langchain_mixture.records import (
+    Call,
+    LLMCall,
+    Mixture,
+    Reply,
+    Response,
+    calls_of,
+    row,
+    usage_of,
+)
 from langchain_mixture.request import Question, Request
 from langchain_mixture.steps import Agent, Step
 
@@ -35,6 +44,8 @@ DEFAULT_TIMEOUT: Final = 300.0
 
 MAX_SUPERSTEPS: Final = 10_000
 """How many runs may be at one step at once, in one process, and share their work."""
+IDLE: Final = 5.0
+"""After how many seconds without a branch a run is taken to have ended."""
 
 
 NOTHING: Final = Mixture(
@@ -60,14 +71,29 @@ class MixtureState(MixtureOutput):
 
     replies: Annotated[list[Reply], Topic(Reply)]
     """What the branches of a step got; it lives until the step's own node has run."""
-    asked: Annotated[bool, UntrackedValue(bool, guard=False)]
-    """Set by branches and never saved: it is missing where a run was resumed."""
+    asked: Annotated[str, UntrackedValue(str, guard=False)]
+    """The superstep of the branches; never saved: it is missing where a run was
+    resumed."""
     answers: dict[str, AIMessage]
     """The models' own messages, by response id, until the answer is chosen."""
     request: Annotated[Request, UntrackedValue(Request)]
     """The tools and settings that a ChatMixture was called with."""
-    ends: NotRequired[Annotated[float, UntrackedValue(float, guard=False)]]
-    """When the deadline is, on the monotonic clock of this process."""
+    deadline: NotRequired[Annotated[float, UntrackedValue(float, guard=False)]]
+    """When it is, on the monotonic clock of this process."""
+
+
+class Times(NamedTuple):
+    """On the monotonic clock of this process; None = no limit."""
+
+    deadline: float | None
+    """When the run has to end."""
+    ends: float | None
+    """When the step's share of it is used up."""
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """Give what the steps that follow must know, for the state."""
+        return {} if self.deadline is None else {"deadline": self.deadline}
 
 
 class ChatInput(MixtureInput):
@@ -135,8 +161,7 @@ class Layer:
         with self.blamed(state):
             if not state.get("messages"):
                 raise ValueError(
-                    "the conversation is empty; the input is "
-                    '{"messages": [...]} with one message or more'
+                    "the conversation is empty; it needs one message or more"
                 )
             calls = self.step.calls(state["messages"], self.before(state)["responses"])
             if len(calls) > len(self.members):
@@ -146,33 +171,54 @@ class Layer:
                 )
         return calls
 
-    def attempts(
-        self, state: MixtureState, calls: Sequence[Call], index: int
-    ) -> list[Question]:
-        """Give one call as a question to its agent, and those to its fallbacks."""
-        streams = self.answering and self.last and len(self.members) == 1
-        budget = Budget.of(self.options, self.before(state)["history"])
-        for call, member in zip(calls[:index], self.members, strict=False):
-            budget.spend(call, member)
+    def questions(
+        self, state: MixtureState, times: Times, have: Collection[int] = ()
+    ) -> dict[int, list[Question]]:
+        """Give each call but those in `have` as a question, and to the fallbacks."""
+        calls = self.calls(state)
+        asked = [index for index in range(len(calls)) if index not in have]
+        budget = Budget.of(self.options, self._spent(state))
+        questions: dict[int, list[Question]] = {index: [] for index in asked}
+        agents = [(index, self.members[index]) for index in asked]
+        spare = [(index, member) for index in asked for member in self.fallbacks]
+        for index, member in [*agents, *spare]:  # these are asked before those
+            refused = budget.spend(calls[index], member)
+            question = self._question(state, times, calls[index], member, refused)
+            attempt = len(questions[index])
+            questions[index].append(replace(question, index=index, attempt=attempt))
+        return questions
+
+    def _spent(self, state: MixtureState) -> list[LLMCall]:
+        """Give the calls of this turn that were made, a resumed step's included."""
+        history = self.before(state)["history"]
         return [
-            Question(
-                member=asked,
-                call=calls[index],
-                request=state.get("request") or Request(),
-                step=self.name,
-                index=index,
-                attempt=attempt,
-                timeout=self._timeout(asked),
-                ends=self._ends(state),
-                counts=self.options.max_total_tokens is not None,
-                unasked=self._too_late(state) or budget.spend(calls[index], asked),
-                streams=streams and asked.is_model,
-                visible=(streams and asked.is_model) or self.options.stream_proposals,
-                writes=self.step.answers,
-                may_answer=self.answering,
-            )
-            for attempt, asked in enumerate((self.members[index], *self.fallbacks))
+            *(call for row in history for call in row["llm_calls"]),
+            *calls_of(state.get("replies", [])),
         ]
+
+    def _question(
+        self,
+        state: MixtureState,
+        times: Times,
+        call: Call,
+        member: Member,
+        refused: str | None,
+    ) -> Question:
+        streams = self.answering and self.last and len(self.members) == 1
+        streams = streams and member.is_model
+        return Question(
+            member=member,
+            call=call,
+            request=state.get("request") or Request(),
+            step=self.name,
+            timeout=self._timeout(member),
+            ends=times.ends,
+            refused=refused,
+            streams=streams,
+            visible=streams or self.options.stream_proposals,
+            writes=self.step.answers,
+            may_answer=self.answering,
+        )
 
     def _timeout(self, member: Member) -> float | None:
         for timeout in (self.step.timeout, self.options.timeout):
@@ -180,30 +226,22 @@ class Layer:
                 return timeout
         return None if member.is_graph else DEFAULT_TIMEOUT
 
-    def marks(self, state: MixtureState) -> dict[str, Any]:
-        """Give what a run must know of itself, and is never saved."""
-        if self.options.deadline is None or "ends" in state:
-            return {}
-        return {"ends": time.monotonic() + self.options.deadline}
-
-    def _ends(self, state: MixtureState) -> float | None:
-        """Give the step an equal share of the time that is left to it and the next."""
-        if self.options.deadline is None:
-            return None
+    def times(self, state: MixtureState) -> Times:
+        """Begin the step: it gets an equal share of the time that is left."""
         now = time.monotonic()
-        left = state["ends"] - now if "ends" in state else self.options.deadline
-        return now + left / self.steps_left
+        if self.options.deadline is None:
+            return Times(None, None)
+        deadline = state.get("deadline", now + self.options.deadline)
+        return Times(deadline, now + (deadline - now) / self.steps_left)
 
-    def _too_late(self, state: MixtureState) -> str | None:
-        if "ends" in state and time.monotonic() >= state["ends"]:
-            return f"not asked: the deadline of {self.options.deadline:g} s has passed"
-        return None
-
-    def superstep(self, checkpoint: str) -> Superstep:
+    def superstep(self, checkpoint: str, state: MixtureState) -> Superstep:
         """Give what the branches of one run share, which are at one checkpoint."""
-        if len(self.supersteps) >= MAX_SUPERSTEPS:  # left by runs that were cut off
-            self.supersteps.pop(next(iter(self.supersteps)), None)
-        return self.supersteps.setdefault(checkpoint, Superstep(self))
+        shared = self.supersteps.get(checkpoint)
+        if shared is None or shared.is_left():
+            if len(self.supersteps) >= MAX_SUPERSTEPS:  # left by runs that were cut off
+                self.supersteps.pop(next(iter(self.supersteps)), None)
+            shared = self.supersteps[checkpoint] = Superstep(self, state)
+        return shared
 
     def quorum_left(self, state: MixtureState) -> Latch:
         """Give the quorum of the calls that a resumed step makes again."""
@@ -211,7 +249,7 @@ class Layer:
         have = sum(reply["error"] is None for reply in state.get("replies", []))
         return Latch(None if quorum is None else quorum - have, self.step.grace)
 
-    def missing(self, state: MixtureState) -> list[list[Question]]:
+    def missing(self, state: MixtureState, times: Times) -> list[list[Question]]:
         """Give the questions that have no answer, for the step's own node to ask.
 
         Those are all where there are no branches, and none where they have just run.
@@ -226,9 +264,7 @@ class Layer:
         met = self.step.quorum is not None and len(have) >= self.step.quorum
         if (fresh and have) or met:
             return []
-        calls = self.calls(state)
-        indices = (index for index in range(len(calls)) if index not in have)
-        return [self.attempts(state, calls, index) for index in indices]
+        return list(self.questions(state, times, have).values())
 
     def kept(
         self, state: MixtureState, replies: Sequence[Reply]
@@ -239,27 +275,39 @@ class Layer:
 
 
 class Superstep:
-    """What the branches of one step share in one run: their calls and their quorum."""
+    """What the branches of one step share in one run: questions, quorum, time."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, state: MixtureState) -> None:
         self.latch = Latch(layer.step.quorum, layer.step.grace)
+        self.times = layer.times(state)
         self._layer = layer
-        self._left = len(layer.members)
-        self._calls: Sequence[Call] | None = None
+        self._inside = 0
+        self._left_at = time.monotonic()
+        self._questions: dict[int, list[Question]] | None = None
         self._lock = threading.Lock()
 
-    def calls(self, state: MixtureState) -> Sequence[Call]:
-        """Give the step's calls, which are worked out once for all branches."""
+    def enter(self) -> None:
+        """Begin a branch."""
         with self._lock:
-            if self._calls is None:
-                self._calls = self._layer.calls(state)
-            return self._calls
+            self._inside += 1
 
-    def done(self) -> bool:
-        """Take note that a branch is done, and tell whether it was the last one."""
+    def questions(self, state: MixtureState) -> dict[int, list[Question]]:
+        """Give the step's questions, which are worked out once for all branches."""
         with self._lock:
-            self._left -= 1
-            return self._left == 0
+            if self._questions is None:
+                self._questions = self._layer.questions(state, self.times)
+            return self._questions
+
+    def leave(self) -> None:
+        """End a branch."""
+        with self._lock:
+            self._inside -= 1
+            self._left_at = time.monotonic()
+
+    def is_left(self) -> bool:
+        """Tell whether its run has ended: branches that queue up follow at once."""
+        with self._lock:
+            return not self._inside and time.monotonic() > self._left_at + IDLE
 
 
 def layers_of(
@@ -272,11 +320,9 @@ def layers_of(
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
     """
-    check_steps(steps)
+    asked = whom(steps, options)
     resolve = resolver(client)
     answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
-    names = [f"{k + 1}_{_snake(type(step).__name__)}" for k, step in enumerate(steps)]
-    asked = _whom(steps, names, options)
     return [
         Layer(
             step=step,
@@ -289,17 +335,20 @@ def layers_of(
             options=options,
             steps_left=sum(1 for agents in asked[k:] if agents),
         )
-        for k, (step, name) in enumerate(zip(steps, names, strict=True))
+        for k, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
     ]
 
 
-def _whom(
-    steps: Sequence[Step], names: Sequence[str], options: Options
-) -> list[Sequence[Agent]]:
-    """Give the agents that each step may ask, by what can arrive at it."""
+def whom(steps: Sequence[Step], options: Options) -> list[Sequence[Agent]]:
+    """Give the agents that each step may ask, by what can arrive at it.
+
+    Raises:
+        InvalidMixtureError: It is no pipeline, or a step can get no response.
+    """
+    check_steps(steps)
     asked: list[Sequence[Agent]] = []
     arriving = 0
-    for step, name in zip(steps, names, strict=True):
+    for step, name in zip(steps, names_of(steps), strict=True):
         agents, leaving = step.bounds(arriving)
         if not leaving:
             raise InvalidMixtureError(
@@ -354,5 +403,8 @@ def check_steps(steps: object) -> None:
             )
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+def names_of(steps: Sequence[Step]) -> list[str]:
+    """Name each step in the graph, such as `1_propose`."""
+    kinds = (type(step).__name__ for step in steps)
+    words = (re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower() for kind in kinds)
+    return [f"{number}_{name}" for number, name in enumerate(words, 1)]

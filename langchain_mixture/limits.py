@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from langchain_core.messages.utils import count_tokens_approximately
-
 from langchain_mixture.agents import Member
-from langchain_mixture.records import Call, HistoryRow
+from langchain_mixture.records import Call, LLMCall, estimated
 from langchain_mixture.steps import Timeout, check_fields
 
 OnFailure: TypeAlias = Literal["raise", "keep"]
@@ -158,14 +156,13 @@ class Budget:
     tokens: int
 
     @classmethod
-    def of(cls, options: Options, history: Sequence[HistoryRow]) -> Budget:
-        """Begin with what a history has spent."""
-        calls = [call for row in history for call in row["llm_calls"]]
+    def of(cls, options: Options, made: Sequence[LLMCall]) -> Budget:
+        """Begin with what the calls that were made have spent."""
         tokens = sum(
             call["in_tokens"] + call["out_tokens"] + call.get("estimated_tokens", 0)
-            for call in calls
+            for call in made
         )
-        return cls(options, len(calls), tokens)
+        return cls(options, len(made), tokens)
 
     def spend(self, call: Call, member: Member) -> str | None:
         """Take a call off the budget, or say why it must not be made.
@@ -175,11 +172,11 @@ class Budget:
         """
         most = self.options.max_calls
         if most is not None and self.calls >= most:
-            return f"not asked: the {most} calls of max_calls had been made"
+            return f"not asked: max_calls={most} was reached"
         self.calls += 1
         limit = self.options.max_total_tokens
         if limit is not None:
-            estimate = count_tokens_approximately(call["messages"])
+            estimate = estimated(call["messages"])
             estimate += member.arguments.get("max_tokens", 0)
             if self.tokens + estimate > limit:
                 self.calls -= 1

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from langchain_core.callbacks import (
@@ -19,9 +19,26 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 from langchain_core.utils.uuid import uuid7
+from langgraph.constants import TAG_HIDDEN, TAG_NOSTREAM
 from langgraph.runtime import Runtime
+
+
+class _Carrier(BaseCallbackHandler):
+    """Brings a call's config to where core hands on its run and no config."""
+
+    def __init__(self, config: RunnableConfig) -> None:
+        self.config = config
+
+
+def carrying(config: RunnableConfig | None) -> RunnableConfig:
+    """Make a config that can be read off the run that is begun with it."""
+    config = ensure_config(config)
+    callbacks = callbacks_of(config)
+    callbacks.add_handler(_Carrier(config), inherit=False)
+    return {**config, "callbacks": callbacks}
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,8 @@ class Parent:
     handlers: list[BaseCallbackHandler]
     tags: list[str]
     metadata: dict[str, Any]
-    manager: Any = None
+    config: RunnableConfig
+    """What the caller gave."""
     opened: list[AsyncGenerator[Any]] = field(default_factory=list)
     """The streams that the run has opened, to be closed with it."""
 
@@ -41,32 +59,30 @@ class Parent:
         cls, run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
     ) -> Parent:
         """Take the run that core has begun."""
+        carriers = (h for h in run.handlers if isinstance(h, _Carrier))
+        carrier = next(carriers, None)
         return cls(
             run.run_id,
             run.inheritable_handlers,
             run.inheritable_tags,
             run.inheritable_metadata,
+            {} if carrier is None else carrier.config,
         )
 
     @classmethod
     def begun(
         cls, manager: CallbackManager | AsyncCallbackManager, config: RunnableConfig
-    ) -> Parent:
-        """Settle the id of a run that core is about to begin, and its handlers."""
-        return cls(
-            config.get("run_id") or uuid7(),
+    ) -> tuple[Parent, RunnableConfig]:
+        """Settle the id and the handlers of a run; core begins it with the config."""
+        run_id = config.get("run_id") or uuid7()
+        parent = cls(
+            run_id,
             manager.inheritable_handlers,
             [*manager.inheritable_tags, *(config.get("tags") or [])],
             {**manager.inheritable_metadata, **(config.get("metadata") or {})},
-            manager,
+            config,
         )
-
-    def config(self, config: RunnableConfig) -> RunnableConfig:
-        """Make core begin the run with the settled id and handlers."""
-        return {**config, "callbacks": self.manager, "run_id": self.run_id}
-
-
-CONFIG: ContextVar[RunnableConfig] = ContextVar("mixture_config", default={})  # noqa: B039  # never changed
+        return parent, {**config, "callbacks": manager, "run_id": run_id}
 
 
 PARENT: ContextVar[Parent | None] = ContextVar("mixture_parent", default=None)
@@ -75,37 +91,75 @@ PARENT: ContextVar[Parent | None] = ContextVar("mixture_parent", default=None)
 def inner_config(
     manager: type[CallbackManager | AsyncCallbackManager],
     run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
-    steps: int,
+    *,
+    streams: bool = False,
 ) -> RunnableConfig:
     """Nest the graph's run under the model's, and carry over what is the caller's.
 
     The handlers of an outer stream stay behind: they would force every model inside to
-    stream, and deliver its tokens a second time.
+    stream, and deliver its tokens a second time. So do the tags that silence a stream,
+    and, where the model itself `streams`, the ears of the caller's handlers.
     """
-    config: RunnableConfig = {"recursion_limit": 2 * steps + 25}
-    outer = CONFIG.get()
-    if outer.get("max_concurrency") is not None:
-        config["max_concurrency"] = outer["max_concurrency"]
-    config["configurable"] = {
-        key: value
-        for key, value in (outer.get("configurable") or {}).items()
-        if isinstance(value, Runtime) or not key.startswith(("__", "checkpoint_"))
-    }
     parent = Parent.of(run) if run is not None else PARENT.get()
-    if parent is not None:
-        handlers = [h for h in parent.handlers if not listens(h)]
-        config["callbacks"] = manager(
+    if parent is None:
+        return {}
+    handlers = [h for h in parent.handlers if not listens(h)]
+    if streams:
+        handlers = [_Deaf.of(h, manager) for h in handlers]
+    config: RunnableConfig = {
+        "callbacks": manager(
             handlers=handlers,
             inheritable_handlers=handlers,
             parent_run_id=parent.run_id,
-        )
-        config["tags"] = list(dict.fromkeys(parent.tags))
-        config["metadata"] = {
+        ),
+        "tags": [t for t in dict.fromkeys(parent.tags) if t not in _SILENT],
+        "metadata": {
             key: value
             for key, value in parent.metadata.items()
             if not key.startswith(("ls_", "langgraph_", "checkpoint_"))
-        }
+        },
+        "configurable": {
+            key: value
+            for key, value in (parent.config.get("configurable") or {}).items()
+            if isinstance(value, Runtime) or not key.startswith(("__", "checkpoint_"))
+        },
+    }
+    if (most := parent.config.get("max_concurrency")) is not None:
+        config["max_concurrency"] = most
     return config
+
+
+_SILENT: Final = (TAG_HIDDEN, TAG_NOSTREAM)
+
+
+class _Deaf:
+    """A caller's handler, which hears the tokens from the model and not from within."""
+
+    def __init__(self, handler: BaseCallbackHandler, silence: Any) -> None:
+        self._handler = handler
+        self.on_llm_new_token = self.on_stream_event = silence
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+    @classmethod
+    def of(cls, handler: BaseCallbackHandler, manager: type) -> Any:
+        """Give the handler without its ears, or as it is: tracers need theirs."""
+        hears = any(
+            getattr(type(handler), name) is not getattr(BaseCallbackHandler, name)
+            for name in ("on_llm_new_token", "on_stream_event")
+        )
+        if not hears or isinstance(handler, BaseTracer | AsyncBaseTracer):
+            return handler
+        return cls(handler, _asilence if manager is AsyncCallbackManager else _silence)
+
+
+def _silence(*_: Any, **__: Any) -> None:
+    """Hear nothing."""
+
+
+async def _asilence(*_: Any, **__: Any) -> None:
+    """Hear nothing, on the event loop."""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from langchain_mixture.records import (
     Mixture,
     Reply,
     Response,
+    answered,
     row,
     usage_of,
 )
@@ -42,12 +43,14 @@ def update(
     if not kept and incoming and failures and _keeps(layer, replies):
         reasons.append(f"{layer.name}: no answer; the responses before it are kept")
         kept = incoming
+    if layer.last:  # the last step may have made it empty
+        kept = [r for r in kept if r["text"].strip() or r["tool_calls"]]
     history = [
         *before["history"],
         row(layer.step, layer.name, kept, replies, started),
     ]
     if not kept:
-        raise _failed(layer, incoming, history, reasons)
+        raise _failed(layer, replies, incoming, history, reasons)
     mixture = Mixture(
         status="degraded" if failures else before["status"],
         reasons=[*before["reasons"], *reasons],
@@ -72,15 +75,15 @@ def _outcome(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[st
     # A failed call that was answered when a run was resumed is no failure.
     last_of = {(reply["index"], reply["attempt"]): reply for reply in replies}
     failures = [r for r in last_of.values() if r["error"] is not None]
-    answered = len({r["index"] for r in last_of.values() if r["error"] is None})
+    answers = len({r["index"] for r in last_of.values() if r["error"] is None})
     quorum = layer.step.quorum
-    if failures and quorum is not None and answered >= quorum:
+    if failures and quorum is not None and answers >= quorum:
         calls = len({reply["index"] for reply in replies})
-        rests = f"rests on {answered} of {calls} answers"
+        rests = f"rests on {answers} of {calls} answers"
         return [], [f"{layer.name}: {rests}, as its quorum of {quorum} allows"]
     reasons = [f"{layer.name}: {_said(layer, reply)}" for reply in failures]
-    if failures and quorum is not None and answered:
-        reasons.append(f"{layer.name}: quorum of {quorum} not met, {answered} answered")
+    if failures and quorum is not None and answers:
+        reasons.append(f"{layer.name}: quorum of {quorum} not met, {answers} answered")
     return reasons, []
 
 
@@ -102,18 +105,19 @@ def _keeps(layer: Layer, replies: Sequence[Reply]) -> bool:
 
 def _failed(
     layer: Layer,
-    responses: list[Response],
-    history: list[HistoryRow],
+    replies: Sequence[Reply],
+    incoming: Sequence[Response],
+    history: Sequence[HistoryRow],
     reasons: Sequence[str],
 ) -> StepFailedError:
+    paid = [*incoming, *answered(replies)]
     why = "; ".join(reasons) or f"{layer.name}: no response was accepted"
-    if responses and reasons:
-        message = f"every call of {layer.name} failed: {why}; what it was given is "
-        message += "in this error's .responses"
-        return StepFailedError(message, responses=responses, history=history)
-    return NoResponsesError(
-        f"no response is left: {why}", responses=responses, history=history
-    )
+    if incoming and reasons:
+        message = f"{layer.name} has no answer: {why}; what was there before is in "
+        message += "this error's .responses"
+        return StepFailedError(message, responses=paid, history=history)
+    message = f"no response is left: {why}"
+    return NoResponsesError(message, responses=paid, history=history)
 
 
 _VERBS: Final = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NotRequired, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NotRequired, TypeAlias
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.messages.utils import count_tokens_approximately
 from typing_extensions import TypedDict
 
 
@@ -55,7 +56,7 @@ class Reply(Response):
     in_tokens: int
     out_tokens: int
     estimated_tokens: int
-    """Read and written, where a budget counts them and the model reports none."""
+    """Read and written, by estimate, where the model reports none; else 0."""
     truncated: bool
     """Whether the answer was cut off at the token limit."""
     message: AIMessage | None
@@ -74,7 +75,7 @@ class LLMCall(TypedDict):
     out_tokens: int
     error: NotRequired[str]
     estimated_tokens: NotRequired[int]
-    """Present where a budget of tokens counts and the model reported none."""
+    """Read and written, by estimate; present where the model reported none."""
     truncated: NotRequired[bool]
     """Present and true where the answer was cut off at the token limit."""
 
@@ -96,11 +97,13 @@ class HistoryRow(TypedDict):
 
 
 class Tokens(TypedDict):
-    """Tokens read, written, and both."""
+    """Tokens read, written, and both, as the models report them."""
 
     input_tokens: int
     output_tokens: int
     total_tokens: int
+    estimated_tokens: int
+    """Beside these: the tokens, by estimate, of calls that reported none."""
 
 
 class Usage(Tokens):
@@ -163,9 +166,14 @@ def row(
         "name": name,
         "outputs": [response["text"] for response in kept],
         "responses": [response["id"] for response in kept],
-        "llm_calls": [_call(r) for r in replies if r["outcome"] != "not asked"],
+        "llm_calls": calls_of(replies),
         "step_time": time.time() - begun,
     }
+
+
+def calls_of(replies: Sequence[Reply]) -> list[LLMCall]:
+    """Write down the calls that were made."""
+    return [_call(reply) for reply in replies if reply["outcome"] != "not asked"]
 
 
 def _call(reply: Reply) -> LLMCall:
@@ -213,4 +221,30 @@ def _total(calls: Iterable[LLMCall]) -> Tokens:
         "input_tokens": read,
         "output_tokens": written,
         "total_tokens": read + written,
+        "estimated_tokens": sum(call.get("estimated_tokens", 0) for call in counted),
     }
+
+
+def estimated(messages: Sequence[BaseMessage]) -> int:
+    """Estimate the tokens of messages: four characters a token, 85 a picture or file.
+
+    Example:
+        >>> estimated([AIMessage("four" * 100)])
+        106
+    """
+    # Core's count takes the data of a file or of a sound for text.
+    return count_tokens_approximately([_without_data(message) for message in messages])
+
+
+def _without_data(message: BaseMessage) -> BaseMessage:
+    if isinstance(message.content, str):
+        return message
+    blocks = [
+        block if isinstance(block, str) or _is_small(block) else {"type": "image"}
+        for block in message.content
+    ]
+    return message.model_copy(update={"content": blocks})
+
+
+def _is_small(block: Mapping[str, Any]) -> bool:
+    return block.get("type") in ("text", "reasoning", "thinking", "tool_use")

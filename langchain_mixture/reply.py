@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
@@ -12,17 +13,16 @@ from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
-    convert_to_messages,
     message_chunk_to_message,
 )
-from langchain_core.messages.utils import count_tokens_approximately
+from langchain_core.messages.ai import add_usage
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents import Member
 from langchain_mixture.errors import describe, in_texts, redact, shown
 from langchain_mixture.limits import GivenUpError
 from langchain_mixture.nesting import is_streamed
-from langchain_mixture.records import Call, Outcome, Reply
+from langchain_mixture.records import Call, Outcome, Reply, estimated
 from langchain_mixture.request import Question
 
 
@@ -41,9 +41,9 @@ class Record:
         self._clock = time.perf_counter()
         self.handlers: list[BaseCallbackHandler] = [_Redactor(question.member)]
         # A chain or a graph may ask several models and return the last one's message.
-        self._usage: UsageMetadataCallbackHandler | None = None
+        self._usage: _Usage | None = None
         if not question.member.is_model:
-            self._usage = UsageMetadataCallbackHandler()
+            self._usage = _Usage()
             self.handlers.append(self._usage)
         self._signs: _SignsOfLife | None = None
         if question.streams and is_streamed(config):
@@ -61,8 +61,8 @@ class Record:
         if isinstance(error, GivenUpError):
             self.reply = self._reply("given up", None, str(error))
         else:
-            text = self._question.member.without_secrets(describe(error))
-            self.reply = self._reply("failed", None, text)
+            said = describe(error, self._question.member.without_secrets)
+            self.reply = self._reply("failed", None, said)
 
     def unasked(self, why: str) -> Reply:
         return self._reply("not asked", None, why)
@@ -71,9 +71,11 @@ class Record:
         self, outcome: Outcome, message: AIMessage | None, error: str | None
     ) -> Reply:
         question = self._question
-        read, written = self._tokens(message)
-        guessed = question.counts and not read + written and outcome != "not asked"
-        talk = [*question.call["messages"], *([] if message is None else [message])]
+        tokens = self._tokens(message)
+        if not tokens and outcome != "not asked":
+            said = [] if message is None else [message]
+            talk = [*question.call["messages"], *said]
+            tokens = {"estimated_tokens": estimated(talk)}
         keeps = question.may_answer and error is None
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
@@ -89,26 +91,30 @@ class Record:
             "error": error,
             "started": self._started,
             "time": time.perf_counter() - self._clock,
-            "in_tokens": read,
-            "out_tokens": written,
+            "in_tokens": tokens.get("input_tokens", 0),
+            "out_tokens": tokens.get("output_tokens", 0),
             "message": message if keeps else None,
-            "estimated_tokens": count_tokens_approximately(talk) if guessed else 0,
+            "estimated_tokens": tokens.get("estimated_tokens", 0),
             "truncated": error is None and _is_truncated(message),
             "outcome": outcome,
         }
 
-    def _tokens(self, message: AIMessage | None) -> tuple[int, int]:
-        counted: list[Any] = []
-        if self._usage is not None:
-            counted = list(self._usage.usage_metadata.values())
-        if not counted and message is not None:
-            of_mixture = message.response_metadata.get("mixture", {}).get("usage")
-            counted = [of_mixture or message.usage_metadata or {}]
-        # A cache hit may bring usage without counts.
-        return (
-            sum(usage.get("input_tokens", 0) for usage in counted),
-            sum(usage.get("output_tokens", 0) for usage in counted),
-        )
+    def _tokens(self, message: AIMessage | None) -> Mapping[str, Any]:
+        """Give the tokens that were reported; empty where none were."""
+        if self._usage is not None and self._usage.usage_metadata:
+            return reduce(add_usage, self._usage.usage_metadata.values())
+        if message is None:
+            return {}
+        mixture = message.response_metadata.get("mixture")
+        of_mixture = mixture.get("usage") if isinstance(mixture, dict) else None
+        usage = of_mixture or message.usage_metadata or {}
+        return usage if any(usage.values()) or "total_cost" in usage else {}
+
+
+class _Usage(UsageMetadataCallbackHandler):
+    """Counts what the models in a chain or a graph report."""
+
+    run_inline = True  # not in the event loop's pool, which may be held up
 
 
 class _SignsOfLife(BaseCallbackHandler):
@@ -191,14 +197,6 @@ class _Redactor(BaseCallbackHandler):
 
 
 def _message(output: object, member: Member) -> AIMessage:
-    if member.is_graph:
-        messages = output.get("messages") if isinstance(output, dict) else None
-        if not messages:
-            raise TypeError(
-                f"{member.name} returned {shown(output)} without messages; a graph "
-                'must return {"messages": [...]}'
-            )
-        (output,) = convert_to_messages(messages[-1:])  # a RemoteGraph gives dicts
     if isinstance(output, str):
         output = AIMessage(output)
     if isinstance(output, AIMessageChunk):
@@ -235,6 +233,8 @@ def _problem(message: AIMessage, call: Call) -> str | None:
             call["check"](message.text)
         except ValueError as error:
             return str(error)
+        except Exception as error:  # noqa: BLE001  # the reply was paid for all the same
+            return describe(error)
     return None
 
 

@@ -18,7 +18,7 @@ from langgraph.constants import TAG_NOSTREAM
 from langchain_mixture.agents import Member
 from langchain_mixture.nesting import callbacks_of, listens
 from langchain_mixture.records import Call
-from langchain_mixture.wrappers import beneath
+from langchain_mixture.wrappers import beneath, over_messages
 
 FREE_CHOICES = (None, "auto")
 """The values of `tool_choice` under which a model need not call a tool."""
@@ -87,18 +87,12 @@ class Question:
     request: Request
     step: str
     """The step's name, such as `1_propose`."""
-    index: int
-    """The position of the call among those of its step."""
-    attempt: int
-    """0 for the step's agent, more for its fallbacks."""
     timeout: float | None
     """Seconds; None = no limit."""
     ends: float | None
     """When its share of the deadline is used up, on the monotonic clock."""
-    counts: bool
-    """Whether tokens are estimated where the model reports none, for a budget."""
-    unasked: str | None
-    """Why it is not to be asked at all; None where it is."""
+    refused: str | None
+    """Why the budget allows for no such call; None where it does."""
     streams: bool
     """Whether its tokens are the answer's stream."""
     visible: bool
@@ -107,8 +101,14 @@ class Question:
     """Whether it writes text, and does not judge."""
     may_answer: bool
     """Whether the model's own message may become the answer, and is kept."""
+    index: int = 0
+    """The position of the call among those of its step."""
+    attempt: int = 0
+    """0 for the step's agent, more for its fallbacks."""
 
-    def prepared(self, config: RunnableConfig) -> tuple[Runnable[Any, Any], Any]:
+    def prepared(
+        self, config: RunnableConfig
+    ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
         """Give what is invoked, and with what."""
         runnable, messages = self.member.runnable, self.call["messages"]
         if self.request.binds:
@@ -123,7 +123,9 @@ class Question:
             metadata = {**last.response_metadata, "sample": self.member.sample}
             marked = last.model_copy(update={"response_metadata": metadata})
             messages = [*messages[:-1], marked]
-        return runnable, {"messages": messages} if self.member.is_graph else messages
+        if self.member.is_graph:
+            runnable = over_messages(runnable, config)
+        return runnable, messages
 
     def _with_tools(self, config: RunnableConfig) -> Runnable[Any, Any] | None:
         if not self.may_answer and not (self.writes and self.request.is_free):
@@ -202,8 +204,11 @@ def tools_as_text(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
             written.append(AIMessage(text, id=message.id))
         elif isinstance(message, ToolMessage):
             tool = names.get(message.tool_call_id) or message.name or "called"
-            text = f"[the tool {tool} returned] {message.text}"
-            written.append(HumanMessage(text, id=message.id))
+            said = f"[the tool {tool} returned]"
+            content: str | list[str | dict[str, Any]] = f"{said} {message.content}"
+            if isinstance(message.content, list):
+                content = [{"type": "text", "text": said}, *message.content]
+            written.append(HumanMessage(content, id=message.id))
         else:
             written.append(message)
     return written

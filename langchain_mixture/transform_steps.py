@@ -156,11 +156,15 @@ def _applied(
 ) -> list[Response] | Awaitable[list[Response]]:
     """Call a user's function, sync or async, on each text, and use the results."""
     results = [fn(response["text"]) for response in responses]
-    waiting = [result for result in results if inspect.isawaitable(result)]
-    if not waiting:
+    if not any(map(inspect.isawaitable, results)):
         return then(results)
 
     async def settled() -> list[Response]:
+        waiting = [r if inspect.isawaitable(r) else _at_once(r) for r in results]
         return then(await asyncio.gather(*waiting))
 
     return settled()
+
+
+async def _at_once(result: object) -> object:
+    return result

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
+from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.runnables import (
     Runnable,
     RunnableBinding,
+    RunnableBranch,
     RunnableConfig,
     RunnableParallel,
     RunnableSequence,
@@ -16,6 +20,7 @@ from langchain_core.runnables import (
 )
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
+from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_mixture.errors import InvalidMixtureError
@@ -50,18 +55,91 @@ def unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
 
 
 def all_of(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Give everything beneath wrappers and in chains."""
-    for part in unwrapped(runnable):
-        match part:
-            case RunnableSequence():
-                inner = part.steps
-            case RunnableParallel():
-                inner = list(part.steps__.values())
-            case _:
+    """Give everything beneath wrappers, in chains, in graphs, and in functions.
+
+    Example:
+        >>> from langchain_core.runnables import RunnableLambda
+        >>> inner = RunnableLambda(str)
+        >>> outer = RunnableLambda(lambda x: inner.invoke(x))
+        >>> inner in list(all_of(outer))
+        True
+    """
+    seen: set[int] = set()
+    waiting: list[Any] = [runnable]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        for part in unwrapped(thing) if isinstance(thing, Runnable) else [thing]:
+            if isinstance(part, Runnable):
                 yield part
-                continue
-        for step in inner:
-            yield from all_of(step)
+            waiting += _inside(part)
+
+
+def _inside(part: object) -> list[Any]:
+    """Give what a chain is made of, and what a function uses."""
+    match part:
+        case RunnableSequence():
+            return part.steps
+        case RunnableParallel():
+            return list(part.steps__.values())
+        case RunnableBranch():
+            return [part.default, *(one for pair in part.branches for one in pair)]
+        case Pregel():
+            return [node.bound for node in part.nodes.values()]
+        case Runnable():
+            return [getattr(part, name, None) for name in ("func", "afunc")]
+        case FunctionType():
+            used = inspect.getclosurevars(part)
+            found = [*used.nonlocals.values(), *used.globals.values()]
+            return [one for one in found if isinstance(one, Runnable | FunctionType)]
+    return []
+
+
+def over_messages(
+    runnable: Runnable[Any, Any], config: RunnableConfig
+) -> Runnable[Any, Any]:
+    """Let graphs, and chains that begin with one, be asked with messages.
+
+    Beneath wrappers, so that a model may be the fallback of a graph and a graph a
+    model's.
+    """
+
+    def change(leaf: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        begins = any(isinstance(first, PregelProtocol) for first in leaves(leaf))
+        return _OverMessages(leaf) if begins else leaf
+
+    return beneath(runnable, change, config)
+
+
+class _OverMessages(Runnable[list[BaseMessage], Any]):
+    """Puts messages into a state, and takes the last one out of it."""
+
+    def __init__(self, graph: Runnable[Any, Any]) -> None:
+        self._graph = graph
+
+    def invoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Any:
+        return _last(self._graph.invoke({"messages": input}, config, **kwargs))
+
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Any:
+        return _last(await self._graph.ainvoke({"messages": input}, config, **kwargs))
+
+
+def _last(output: object) -> object:
+    if not isinstance(output, dict):
+        return output  # a chain has made a message or a text of the state
+    if not output.get("messages"):
+        raise TypeError(
+            "the graph returned a state without messages; it must return "
+            '{"messages": [...]}'
+        )
+    (message,) = convert_to_messages(output["messages"][-1:])
+    return message  # RemoteGraph gives dicts
 
 
 def is_model(runnable: Runnable[Any, Any]) -> bool:

@@ -29,10 +29,10 @@ from langchain_mixture import (
     Propose,
     Rank,
     create_mixture,
-    function_model,
     run,
     self_moa,
 )
+from langchain_mixture import threads as between
 from tests.models import Scripted, ask, models
 from tests.openai_stub import serve
 
@@ -70,6 +70,18 @@ def graph_agent() -> Any:
     return builder.compile()
 
 
+def graph_agent_that_fails() -> Any:
+    """Make a graph whose node raises."""
+
+    def node(state: MessagesState) -> Any:
+        raise OSError("down")
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("n", node)
+    builder.add_edge(START, "n")
+    return builder.compile()
+
+
 # -- Agents --------------------------------------------------------------------------
 
 
@@ -97,6 +109,24 @@ def graph_agent() -> Any:
         (lambda: RunnableGenerator(words), "ab"),
         (graph_agent, "from a graph"),
         (lambda: graph_agent().with_retry(), "from a graph"),
+        (
+            lambda: Scripted(model="m").with_fallbacks([graph_agent()]),
+            "m answers",
+        ),
+        (
+            lambda: Scripted(model="m", script=OSError("down")).with_fallbacks(
+                [graph_agent()]
+            ),
+            "from a graph",
+        ),
+        (
+            lambda: graph_agent_that_fails().with_fallbacks([Scripted(model="m")]),
+            "m answers",
+        ),
+        (
+            lambda: graph_agent() | RunnableLambda(lambda s: s["messages"][-1].text),
+            "from a graph",
+        ),
         (lambda: create_mixture([Propose([Scripted(model="m")])]), "m answers"),
     ],
 )
@@ -154,6 +184,19 @@ def test_labels_are_cleaned_before_repeats_are_numbered() -> None:
         "1_propose/openai/gpt",
         "1_propose/openai/gpt#2",
         "1_propose/a/b",
+    ]
+
+
+def test_a_name_that_looks_like_a_numbered_repeat_gets_a_label_of_its_own() -> None:
+    """No two branches share a name, whatever their agents are called."""
+    client = models("x", "x#2")
+    labels = nodes("x", "x", "x#2", client=client)
+    assert len(set(labels)) == 3
+    graph = create_mixture([Propose(["x", "x", "x#2"])], client=client)
+    assert graph.invoke(ask())["mixture"]["history"][0]["outputs"] == [
+        "x answers",
+        "x answers",
+        "x#2 answers",
     ]
 
 
@@ -363,7 +406,7 @@ async def test_a_client_that_returns_no_triple_has_failed(returned: Any) -> None
 
 FORKING = """
 import asyncio, os
-from langchain_mixture.function_model import wait_for
+from langchain_mixture.threads import wait_for
 
 wait_for(asyncio.sleep(0))
 if child := os.fork():
@@ -392,9 +435,9 @@ def test_async_clients_meet_one_loop_from_many_threads_and_one_after_a_fork() ->
 
     def meet() -> None:
         barrier.wait()
-        met.append(function_model._loop())
+        met.append(between._loop())
 
-    function_model._loops.clear()
+    between._loops.clear()
     threads = [threading.Thread(target=meet) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -403,9 +446,9 @@ def test_async_clients_meet_one_loop_from_many_threads_and_one_after_a_fork() ->
     assert len(set(met)) == 1
 
     async def nested() -> str:
-        return function_model.wait_for(asyncio.sleep(0, "no deadlock"))
+        return between.wait_for(asyncio.sleep(0, "no deadlock"))
 
-    assert function_model.wait_for(nested()) == "no deadlock"
+    assert between.wait_for(nested()) == "no deadlock"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKING],
         capture_output=True,

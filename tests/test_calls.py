@@ -1,8 +1,11 @@
 """A failed call is a record: what counts as one, what it says, what it costs."""
 
 import asyncio
+import json
+import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from langgraph.types import interrupt
 
 from langchain_mixture import (
     Aggregate,
+    Call,
     NoResponsesError,
     Propose,
     Rank,
@@ -116,6 +120,60 @@ def test_the_tokens_of_a_failed_reply_are_counted() -> None:
     empty = AIMessage("", usage_metadata=usage())
     graph = create_mixture([Propose([Scripted(model="e", script=empty), FAST])])
     assert graph.invoke(ask())["mixture"]["usage"]["models"]["e"]["total_tokens"] == 74
+
+
+class UnprintableError(Exception):
+    """An error that is itself broken."""
+
+    def __str__(self) -> str:
+        raise ValueError("broken str")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UnprintableError(), "bad failed: UnprintableError"),
+        (OSError("<html>" * 10_000), r"OSError: (<html>)+.*… \(60009 characters\)"),
+        (StopIteration("done"), "StopIteration"),
+        (asyncio.CancelledError("of its own"), "CancelledError|agent was cancelled"),
+    ],
+    ids=["unprintable", "long", "stop", "cancelled"],
+)
+async def test_an_odd_error_of_an_agent_is_a_failed_call_too(
+    error: Any, said: str
+) -> None:
+    """Nothing that an agent raises by itself ends the run, or fills the history."""
+
+    def bad(_: Any) -> str:
+        raise error
+
+    async def abad(_: Any) -> str:
+        raise error
+
+    agent = RunnableLambda(bad, abad, name="bad")
+    graph = create_mixture([Propose([agent, FAST])])
+    for state in (graph.invoke(ask()), await graph.ainvoke(ask())):
+        assert state["messages"][-1].text == "fast answers"
+        (reason,) = state["mixture"]["reasons"]
+        assert re.search(said, reason)
+        assert len(reason) < 1200
+
+
+def test_a_check_that_raises_anything_fails_a_call_that_was_paid_for() -> None:
+    """A step's own check may parse as it likes: the tokens are counted all the same."""
+
+    @dataclass(frozen=True)
+    class Scored(Propose):
+        def calls(self, *arguments: Any) -> list[Call]:
+            return [
+                {**call, "check": lambda text: json.loads(text)["score"]}
+                for call in super().calls(*arguments)
+            ]
+
+    client = models(a='{"x": 1}', b='{"score": 2}')
+    mixture = create_mixture([Scored(["a", "b"])], client=client).invoke(ask())
+    assert mixture["mixture"]["reasons"] == ["1_scored: a failed: KeyError: 'score'"]
+    assert mixture["mixture"]["usage"]["models"]["a"]["total_tokens"] == 15
 
 
 # -- A step that fails ---------------------------------------------------------------

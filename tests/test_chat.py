@@ -5,6 +5,7 @@ import copy
 import gc
 import pickle
 import threading
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import pytest
@@ -12,14 +13,20 @@ from langchain.agents import create_agent
 from langchain.agents.structured_output import ProviderStrategy
 from langchain.chat_models import init_chat_model
 from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import get_usage_metadata_callback
+from langchain_core.callbacks import (
+    AsyncCallbackHandler,
+    BaseCallbackHandler,
+    get_usage_metadata_callback,
+)
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
+    BaseMessage,
     HumanMessage,
     SystemMessage,
     ToolMessage,
+    trim_messages,
 )
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGenerationChunk
@@ -44,6 +51,7 @@ from langchain_mixture import (
     Propose,
     Rank,
     Refine,
+    Step,
     StepFailedError,
     Synthesize,
     Take,
@@ -310,6 +318,42 @@ def test_who_is_given_up_says_nothing_into_the_fallbacks_stream() -> None:
     assert "".join(chunks) == "one two"
 
 
+async def test_who_is_given_up_says_nothing_in_async_code_either() -> None:
+    """A model that writes from a thread of its own may outlive its call there."""
+    late = threading.Event()
+    written = threading.Event()
+
+    class Late(Scripted):
+        def _generate(
+            self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any
+        ) -> Any:
+            late.wait(30)
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content="LATE"))
+            try:
+                run_manager.on_llm_new_token("LATE", chunk=chunk)
+            finally:
+                written.set()
+            return super()._generate(messages)
+
+    class Answering(Streaming):
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            first, *others = super()._stream(*args, **kwargs)
+            yield first
+            late.set()
+            assert written.wait(30)
+            yield from others
+
+    fallback = Answering(model="b", script="one two")
+    model = ChatMixture(
+        [
+            Propose([Streaming(model="a")]),
+            Aggregate(Late(model="late"), fallbacks=[fallback], timeout=1.5),
+        ]
+    )
+    chunks = [chunk.text async for chunk in model.astream("Why?")]
+    assert "".join(chunks) == "one two"
+
+
 @pytest.mark.parametrize("wrap", ["with_retry", "with_config", "with_fallbacks"])
 def test_a_wrapped_chain_streams_what_it_makes_and_not_what_it_is_made_of(
     wrap: str,
@@ -378,6 +422,84 @@ def _is_text(event: Any) -> Any:
         event["event"] == "content-block-delta"
         and event["delta"]["type"] == "text-delta"
     )
+
+
+class Reasoning(Streaming):
+    """Thinks before it answers, in a provider's own blocks."""
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Any:
+        blocks: list[Any] = [
+            {"type": "thinking", "thinking": "hm", "index": 0},
+            {"type": "text", "text": "Yes.", "index": 1},
+        ]
+        for block in blocks:
+            message = AIMessageChunk(
+                content=[block], response_metadata={"model_provider": "anthropic"}
+            )
+            yield ChatGenerationChunk(message=message)
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+def test_reasoning_is_streamed_as_the_model_alone_streams_it() -> None:
+    """A provider's blocks keep their kind in chunks, in their sum, and in version 3."""
+    alone: Any = Reasoning(model="r")
+    mixed: Any = ChatMixture([Propose([Streaming(model="a")]), Aggregate(alone)])
+    for model in (alone, mixed):
+        chunks = list(model.stream("Why?"))
+        kinds = [b["type"] for c in chunks for b in c.content_blocks]
+        assert kinds == ["reasoning", "text"]
+        whole = sum(chunks[1:], start=chunks[0])
+        assert [b["type"] for b in whole.content_blocks] == ["reasoning", "text"]
+        events = model.stream_events("Why?", version="v3")
+        deltas = [e["delta"] for e in events if e["event"] == "content-block-delta"]
+        assert [d["type"] for d in deltas] == ["reasoning-delta", "text-delta"]
+
+
+@pytest.mark.parametrize("last", [[], [Map(str)]])
+async def test_the_callers_handlers_hear_each_token_once(last: Any) -> None:
+    """A handler that prints tokens prints the answer, and prints it once."""
+
+    class Ears(BaseCallbackHandler):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def on_llm_new_token(self, token: Any, **_: Any) -> None:
+            self.heard.append(token)
+
+    class AsyncEars(AsyncCallbackHandler):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        async def on_llm_new_token(self, token: Any, **_: Any) -> None:
+            self.heard.append(token)
+
+    for ears in (Ears(), AsyncEars()):
+        config: Any = {"callbacks": [ears]}
+        _ = [chunk async for chunk in mixture(*last).astream("Why?", config)]
+        assert "".join(ears.heard) == "c answers"
+    heard = Ears()
+    list(mixture(*last).stream("Why?", {"callbacks": [heard]}))
+    assert "".join(heard.heard) == "c answers"
+
+
+@pytest.mark.parametrize("tag", ["langsmith:hidden", "nostream"])
+def test_a_tag_that_silences_an_outer_stream_leaves_the_answer_whole(tag: str) -> None:
+    """LangGraph hides routers that way; the mixture they ask answers all the same."""
+    for model in (mixture(), mixture(Map(str))):
+        chunks = list(model.stream("Why?", {"tags": [tag]}))
+        assert "".join(chunk.text for chunk in chunks) == "c answers"
+    asked: list[str] = []
+
+    def route(state: MessagesState) -> str:
+        asked.append(mixture(Map(str)).invoke(state["messages"]).text)
+        return END
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("n", lambda _: {})
+    builder.add_conditional_edges(START, route)
+    inputs: Any = {"messages": [("user", "Why?")]}
+    list(builder.compile().stream(inputs, stream_mode="messages"))
+    assert asked == ["c answers"]
 
 
 def test_conversations_reach_the_models_as_they_are() -> None:
@@ -512,7 +634,8 @@ def test_what_the_caller_configures_is_carried_into_the_graph() -> None:
     assert seen == {"user": "Ada", "stored": {"c": 1}, "region": "eu"}
 
 
-def test_a_model_chosen_at_run_time_may_be_an_agent() -> None:
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+async def test_a_model_chosen_at_run_time_may_be_an_agent() -> None:
     """The config of the call chooses the model of a configurable agent."""
     with serve() as stub:
         agent = init_chat_model(
@@ -524,6 +647,11 @@ def test_a_model_chosen_at_run_time_may_be_an_agent() -> None:
         assert "".join(c.text for c in model.stream("Why?", config)).strip() == (
             "b answers"
         )
+        for event in model.stream_events("Why?", config, version="v3"):
+            assert event
+        stream = await model.astream_events("Why?", config, version="v3")
+        assert [event async for event in stream]
+        assert stub.asked() == ["b"] * 4
 
 
 def test_wrappers_and_nesting_work_as_for_any_model() -> None:
@@ -869,6 +997,52 @@ def test_a_pipeline_with_a_function_stays_out_of_the_cache(cache: Any) -> None:
     assert not [k for k in cache._cache if "langchain-mixture" in k[1]]
 
 
+def test_a_nested_pipeline_with_a_function_stays_out_of_the_cache(cache: Any) -> None:
+    """Nor can a function be told apart inside a mixture that is an agent."""
+    for word in ("one", "two"):
+        inner = ChatMixture(
+            [Propose(["a"]), Map(lambda text, w=word: w)],  # type: ignore[misc]
+            client=models("a"),
+        )
+        assert ChatMixture([Propose([inner])]).invoke("Why?").text == word
+
+
+def test_a_step_of_ones_own_stays_out_of_the_cache(cache: Any) -> None:
+    """An edited class is another step under the same name."""
+
+    def step(word: str) -> Any:
+        @dataclass(frozen=True)
+        class Own(Step):
+            def keep(self, responses: Any, replies: Any) -> Any:
+                return [{**responses[0], "text": word}]
+
+        return Own()
+
+    for word in ("one", "two"):
+        model = ChatMixture([Propose(["a"]), step(word)], client=models("a"))
+        assert model.invoke("Why?").text == word
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_degraded_answer_is_not_cached(
+    cache: Any, own: bool, asynchronous: bool
+) -> None:
+    """What a passing failure has made is not served when it has passed."""
+    client = models("a", "c", b=OSError("down"))
+    model = ChatMixture(
+        [Propose(["a", "b"]), Aggregate("c")],
+        client=client,
+        cache=InMemoryCache() if own else None,
+    )
+    statuses = []
+    for script in (OSError("down"), None, OSError("down")):
+        client["b"].script = script
+        message = await model.ainvoke("?") if asynchronous else model.invoke("?")
+        statuses.append(message.response_metadata["mixture"]["status"])
+    assert statuses == ["degraded", "complete", "complete"]
+
+
 def test_samples_of_a_repeated_agent_stay_distinct_and_are_cached(cache: Any) -> None:
     """A cache gives each of four samples its own answer, the same again next time."""
     with serve() as stub:
@@ -903,6 +1077,10 @@ def test_a_misspelt_keyword_names_the_nearest_field() -> None:
         InvalidMixtureError, match=r"no field 'temprature'.*temperature"
     ):
         mixture(temprature=0.1)
+    with pytest.raises(InvalidMixtureError, match=r"'checkpointer'.*create_mixture"):
+        mixture(checkpointer=InMemorySaver())
+    with pytest.raises(InvalidMixtureError, match="1_aggregate needs responses"):
+        ChatMixture([Aggregate("openai:gpt-4o")])
     with pytest.warns(UserWarning, match="max_retries has no meaning"):
         mixture(max_retries=2)
     with pytest.raises(InvalidMixtureError, match="steps is 'gpt-4o'; allowed"):
@@ -922,6 +1100,42 @@ def test_constructing_is_cheap_and_resolves_no_name() -> None:
     model.invoke("Why?")
     model.invoke("Why?")
     assert made == ["a", "b"]
+
+
+def test_tokens_are_counted_as_the_answering_model_counts_them() -> None:
+    """trim_messages takes a mixture as its counter, as it takes any model."""
+
+    class Counting(Streaming):
+        def get_num_tokens_from_messages(self, messages: Any, tools: Any = None) -> int:
+            return 10 * len(messages)
+
+        def get_token_ids(self, text: str) -> list[int]:
+            return [1, 2, 3]
+
+    talk: list[BaseMessage] = [HumanMessage(str(n)) for n in range(9)]
+    model = ChatMixture(
+        [Propose([Streaming(model="a")]), Aggregate(Counting(model="c"))]
+    )
+    assert len(trim_messages(talk, max_tokens=35, token_counter=model)) == 3
+    assert model.get_num_tokens("Why?") == 3
+    chain = ChatMixture([Propose([RunnableLambda(lambda _: "x")])])
+    assert chain.get_num_tokens_from_messages(talk) > 9
+
+
+def test_what_a_tool_says_to_its_provider_is_kept() -> None:
+    """A tool's extras reach the answering model, who knows what they mean."""
+
+    @tool(extras={"defer_loading": True})
+    def search(query: str) -> str:
+        """Search."""
+        return query
+
+    with serve() as stub:
+        over(stub, "a", "c").bind_tools([search]).invoke("Why?")
+        ChatOpenAI(base_url=stub.url, api_key=KEY, model="c").bind_tools(
+            [search]
+        ).invoke("Why?")
+        assert stub.requests[1]["tools"] == stub.requests[2]["tools"]
 
 
 def test_the_profile_joins_those_of_its_models() -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.runtime import get_runtime
@@ -20,6 +22,7 @@ from langchain_mixture import (
     Agent,
     Aggregate,
     Call,
+    ChatMixture,
     Dropout,
     Filter,
     InvalidMixtureError,
@@ -154,9 +157,16 @@ def test_the_answer_is_appended_and_one_key_tells_how_it_came_about() -> None:
             "tool_calls": [],
         }
     ]
-    total = {"input_tokens": 30, "output_tokens": 15, "total_tokens": 45}
-    one = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
-    two = {"input_tokens": 20, "output_tokens": 10, "total_tokens": 30}
+
+    def tokens(read: int, written: int) -> dict[str, int]:
+        return {
+            "input_tokens": read,
+            "output_tokens": written,
+            "total_tokens": read + written,
+            "estimated_tokens": 0,
+        }
+
+    total, one, two = tokens(30, 15), tokens(10, 5), tokens(20, 10)
     assert mixture["usage"] == {
         **total,
         "models": {"a": one, "b": one, "c": one},
@@ -261,7 +271,7 @@ def test_a_steps_calls_are_worked_out_once_for_all_branches() -> None:
     assert len(worked_out) == 1
 
 
-def test_two_hundred_calls_at_once_are_not_narrowed_by_a_thread_pool() -> None:
+def test_a_wide_step_is_not_narrowed_by_a_thread_pool() -> None:
     """The graph brings a max_concurrency as wide as its widest step."""
     barrier = threading.Barrier(64, timeout=30)
 
@@ -272,9 +282,6 @@ def test_two_hundred_calls_at_once_are_not_narrowed_by_a_thread_pool() -> None:
     agent = Scripted(model="m", script=meet)
     state = create_mixture([Propose([agent] * 64)]).invoke(ask())
     assert state["mixture"]["status"] == "complete"
-    narrow = create_mixture([Propose([agent] * 64)])
-    assert narrow.config is not None
-    assert narrow.config["max_concurrency"] == 64
 
 
 def test_an_empty_conversation_is_an_error() -> None:
@@ -327,6 +334,32 @@ async def test_a_filter_that_rejects_everything_leaves_no_responses() -> None:
     ) as e:
         await graph.ainvoke(ask())
     assert [r["text"] for r in e.value.responses] == ["a answers"]
+
+
+async def test_a_function_may_answer_some_texts_at_once_and_others_later() -> None:
+    """A function that is async in some cases only is waited for where it is."""
+
+    async def later(text: str) -> bool:
+        return text.startswith("b")
+
+    graph = create_mixture(
+        [Propose(["a", "b", "c"]), Filter(lambda t: t.startswith("a") or later(t))],
+        client=every_abc(),
+    )
+    for state in (graph.invoke(ask()), await graph.ainvoke(ask())):
+        outputs = state["mixture"]["history"][1]["outputs"]
+        assert outputs == ["a answers", "b answers"]
+
+
+def test_an_answer_that_a_function_made_empty_is_none() -> None:
+    """A last Map that leaves nothing of a text has not answered with it."""
+    client = models(a="(no reason)", b="42")
+    steps = [Propose(["a", "b"]), Map(lambda text: text.partition("(")[0])]
+    assert create_mixture(steps, client=client).invoke(ask())["messages"][-1].text == (
+        "42"
+    )
+    with pytest.raises(NoResponsesError, match="2_map: no response was accepted"):
+        create_mixture([Propose(["a"]), steps[1]], client=client).invoke(ask())
 
 
 async def test_a_slow_function_does_not_hold_the_event_loop() -> None:
@@ -539,6 +572,50 @@ def test_interrupt_before_a_step_stops_before_it_has_cost_anything() -> None:
     assert len(client["c"].asked) == 1
 
 
+def test_the_name_of_one_step_will_do_for_an_interrupt() -> None:
+    """`interrupt_before` takes a name where it takes a list of them."""
+    client = every_abc()
+    graph = create_mixture(
+        [Propose(["a"]), Synthesize(["b", "c"])],
+        client=client,
+        checkpointer=InMemorySaver(),
+        interrupt_before="2_synthesize",
+    )
+    graph.invoke(ask(), thread())
+    assert client["b"].asked == []
+    assert graph.invoke(None, thread())["messages"][-1].text == "b answers"
+
+
+@pytest.mark.parametrize("face", ["graph", "chat", "chain"])
+def test_an_agent_that_is_a_graph_keeps_its_own_recursion_limit(face: str) -> None:
+    """Thirty rounds of tools are the agent's business, and not the mixture's."""
+
+    @tool
+    def look() -> str:
+        """Look around."""
+        return "nothing"
+
+    class Looping(Scripted):
+        def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+            return self
+
+    call = {"name": "look", "args": {}, "id": "1"}
+
+    def script(messages: list[BaseMessage]) -> AIMessage:
+        done = sum(message.type == "tool" for message in messages) == 30
+        return AIMessage("done") if done else AIMessage("", tool_calls=[call])
+
+    agent = create_agent(Looping(model="m", script=script), [look])
+    steps = [Propose([agent])]
+    if face == "graph":
+        answer = create_mixture(steps).invoke(ask())["messages"][-1]
+    elif face == "chat":
+        answer = ChatMixture(steps).invoke("Why?")
+    else:
+        answer = (RunnableLambda(str) | ChatMixture(steps)).invoke("Why?")
+    assert answer.text == "done"
+
+
 def test_time_travel_changes_the_responses_of_a_past_checkpoint() -> None:
     """A past checkpoint's responses are edited, and the run goes on from there."""
     client = every_abc()
@@ -661,6 +738,22 @@ def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) 
     with pytest.raises(StepFailedError, match=message) as raised:
         graph.invoke(ask())
     assert [r["text"] for r in raised.value.responses] == ["a answers"]
+
+
+def test_a_step_of_ones_own_that_keeps_nothing_loses_nothing() -> None:
+    """What its calls answered is in the error, beside what it was given."""
+
+    @dataclass(frozen=True)
+    class Picky(Synthesize):
+        def keep(self, *_: Any) -> list[Response]:
+            return []
+
+    client = models("a", "b", c=OSError("down"))
+    steps = [Propose(["a"]), Picky(["b", "c"])]
+    with pytest.raises(StepFailedError, match="2_picky has no answer: ") as raised:
+        create_mixture(steps, client=client).invoke(ask())
+    texts = [response["text"] for response in raised.value.responses]
+    assert texts == ["a answers", "b answers"]
 
 
 # -- Presets and run ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Quorum, deadline, budget, retry: how long and how much a mixture may take."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -8,9 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
 from tenacity import RetryCallState, wait_none
 
 from langchain_mixture import (
@@ -256,8 +259,47 @@ def test_supersteps_leave_nothing_behind() -> None:
     """The last branch of a step takes away what they shared, a quorum included."""
     graph = create_mixture([Propose(["a", "b"], quorum=1)], client=models("a", "b"))
     graph.batch([ask()] * 20)
-    branch: Any = graph.builder.nodes["1_propose/a"].runnable
-    assert branch._layer.supersteps == {}
+    assert left_behind(graph) == {}
+
+
+def left_behind(graph: Any) -> Any:
+    """Give what the branches of the first step still share."""
+    return graph.builder.nodes["1_propose"].runnable._layer.supersteps
+
+
+# LangGraph never awaits the branch that still queued up.
+@pytest.mark.filterwarnings("ignore:.*arun_with_retry:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind() -> None:
+    """Nor do those whose branches have not all run."""
+    begun = asyncio.Event()
+
+    async def hang(_: Any) -> str:
+        begun.set()
+        await asyncio.sleep(60)
+        return "late"
+
+    slow = RunnableLambda(str, hang)
+    graph: Any = create_mixture([Propose([slow] * 3)])
+    task = asyncio.ensure_future(graph.ainvoke(ask(), {"max_concurrency": 2}))
+    await begun.wait()
+    assert left_behind(graph)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left_behind(graph) == {}
+    gc.collect()
+
+    def consult(_: Any) -> str:
+        return str(interrupt("what do you say?"))
+
+    agents = [RunnableLambda(consult), Scripted(model="a")]
+    graph = create_mixture([Propose(agents)], checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    graph.invoke(ask(), config)
+    state = graph.invoke(Command(resume="yes"), config)
+    assert state["mixture"]["history"][0]["outputs"] == ["yes", "a answers"]
+    assert left_behind(graph) == {}
 
 
 @pytest.mark.parametrize(
@@ -353,7 +395,59 @@ def test_after_the_deadline_nobody_is_asked() -> None:
     state = create_mixture(steps, deadline=1).invoke(ask())
     assert state["messages"][-1].text == "a answers"
     assert last.asked == []
-    assert "last was not asked: the deadline of 1 s" in state["mixture"]["reasons"][0]
+    assert state["mixture"]["reasons"][0] == (
+        "3_aggregate: last was not asked: its share of the deadline was used up"
+    )
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_calls_that_queue_up_share_the_time_of_their_step(
+    release: threading.Event, asynchronous: bool
+) -> None:
+    """A narrow pool does not multiply the deadline: who comes too late is not asked."""
+    asked = []
+
+    def hang(_: Any) -> str:
+        asked.append(1)
+        release.wait(BOUND)
+        return "late"
+
+    async def ahang(_: Any) -> str:
+        asked.append(1)
+        await asyncio.sleep(BOUND)
+        return "late"
+
+    slow = RunnableLambda(hang, ahang, name="slow")
+    last = Scripted(model="last")
+    steps = [Propose([Scripted(model="a"), *[slow] * 3]), Aggregate(last)]
+    graph = create_mixture(steps, deadline=2)
+    config: Any = {"max_concurrency": 1}
+    state = await called(graph, "ainvoke" if asynchronous else "invoke", ask(), config)
+    assert state["messages"][-1].text == "last answers"
+    assert len(asked) == 1
+    assert [r.split("was ", 1)[1] for r in state["mixture"]["reasons"]] == [
+        "not waited for: its share of the deadline was used up",
+        *["not asked: its share of the deadline was used up"] * 2,
+    ]
+
+
+async def test_sync_agents_that_hang_hold_up_no_later_run_in_async_code(
+    release: threading.Event,
+) -> None:
+    """What is given up is on a thread of its own, not in the event loop's pool."""
+
+    def client(model: str, messages: Any, temp: float, max_tokens: int) -> Any:
+        if model == "hung":
+            release.wait(BOUND * 10)
+        return "fine", 1, 1
+
+    steps = [Propose(["ok", *["hung"] * 8], quorum=1), Shuffle(), Aggregate("ok")]
+    graph = create_mixture(steps, client=client)
+    async with asyncio.timeout(BOUND):
+        for _ in range(8):
+            state = await graph.ainvoke(ask())
+            assert state["mixture"]["status"] == "complete"
+    assert not release.is_set()
 
 
 # -- Budget --------------------------------------------------------------------------
@@ -402,7 +496,7 @@ def test_a_budget_of_calls_stops_before_the_call_that_would_pass_it(
     degraded = most < 5
     assert state["mixture"]["status"] == ("degraded" if degraded else "complete")
     told = [
-        f"the {most} calls of max_calls had been made" in r
+        f"was not asked: max_calls={most} was reached" in r
         for r in state["mixture"]["reasons"]
     ]
     assert any(told) is degraded
@@ -448,6 +542,50 @@ def test_a_model_that_reports_no_tokens_is_counted_by_estimate() -> None:
     assert "past 1000 (max_total_tokens)" in mixture["reasons"][-2]
 
 
+def test_calls_that_were_made_before_a_resume_count_for_the_budget() -> None:
+    """A thread that is resumed has what is left of its budget."""
+    client = models(*"abcd", **{name: OSError("down") for name in "abc"})
+    graph = create_mixture(
+        [Propose(["a", "b", "c"]), Aggregate("d")],
+        client=client,
+        checkpointer=InMemorySaver(),
+        max_calls=5,
+    )
+    config: Any = {"configurable": {"thread_id": "1"}}
+    with pytest.raises(NoResponsesError):
+        graph.invoke(ask(), config)
+    for name in "abc":
+        client[name].script = None
+    state = graph.invoke(None, config)
+    assert sum(len(model.asked) for model in client.values()) == 5
+    assert state["mixture"]["status"] == "degraded"
+    assert "max_calls=5 was reached" in state["mixture"]["reasons"][0]
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "file"])
+def test_the_data_of_a_file_is_not_counted_as_text(kind: str) -> None:
+    """A picture, a sound or a document does not use up a budget of tokens by itself."""
+    block = {"type": kind, "base64": "A" * 10**6, "mime_type": "x/y"}
+    talk: list[Any] = [HumanMessage([{"type": "text", "text": "What is it?"}, block])]
+    graph = create_mixture(
+        [Propose(["a"])], client=models("a"), max_total_tokens=10_000
+    )
+    assert graph.invoke({"messages": talk})["mixture"]["status"] == "complete"
+
+
+def test_tokens_that_a_model_does_not_report_are_estimated_and_said_to_be() -> None:
+    """A bill that rests on no report does not read as nothing."""
+    steps = [Propose([Scripted(model="a")]), Aggregate(Streaming(model="s"))]
+    graph: Any = create_mixture(steps)
+    parts = list(graph.stream(ask(), stream_mode=["messages", "values"]))
+    mixture = [part for mode, part in parts if mode == "values"][-1]["mixture"]
+    proposed, fused = (row["llm_calls"][0] for row in mixture["history"])
+    assert "estimated_tokens" not in proposed
+    assert fused["estimated_tokens"] > 100
+    assert mixture["usage"]["total_tokens"] == 15
+    assert mixture["usage"]["estimated_tokens"] == fused["estimated_tokens"]
+
+
 def test_max_concurrency_bounds_the_calls_in_flight() -> None:
     """One mixture makes no more calls at once than it may."""
     now, most = 0, 0
@@ -466,7 +604,8 @@ def test_max_concurrency_bounds_the_calls_in_flight() -> None:
     agent = Scripted(model="m", script=counted)
     graph = create_mixture([Propose([agent] * 8), Aggregate(agent)])
     graph.invoke(ask(), {"max_concurrency": 2})
-    assert most <= 2
+    assert most == 2
+    assert len(agent.asked) == 9
 
 
 # -- Retry ---------------------------------------------------------------------------
@@ -522,6 +661,7 @@ def test_the_wait_is_what_the_server_asks_for() -> None:
 
     assert waited(HTTPError(429, **{"retry-after": "7"})) == 7
     assert waited(HTTPError(429, **{"retry-after": "7000"})) == 60
+    assert waited(HTTPError(429, **{"retry-after": "-1"})) == 0
     assert 0 <= waited(HTTPError(500)) <= 8
 
 

@@ -58,8 +58,8 @@ from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langchain_mixture import (
-    Aggregate, Filter, Map, Propose, Rank, Refine, Shuffle, Step, StepFailedError,
-    create_mixture, run, self_moa, together_moa,
+    Aggregate, ChatMixture, Client, Filter, HistoryRow, Map, Propose, Rank, Refine,
+    Shuffle, Step, StepFailedError, Usage, create_mixture, run, self_moa, together_moa,
 )
 
 async def client(
@@ -77,6 +77,15 @@ steps: list[Step] = [
     Aggregate("a", fallbacks=["b"]),
 ]
 
+def total_of(usage: Usage) -> int:
+    return usage["total_tokens"]
+
+def costs(history: list[HistoryRow]) -> list[int]:
+    return [call["out_tokens"] for row in history for call in row["llm_calls"]]
+
+def made(client: Client) -> str:
+    return ChatMixture(steps, client=client).invoke("Why?").text
+
 async def main() -> str:
     text, history = await run(steps, "Why?", client)
     total: int = sum(call["in_tokens"] for row in history for call in row["llm_calls"])
@@ -88,6 +97,7 @@ async def main() -> str:
         state = graph.invoke({"messages": [HumanMessage("Why?")]})
         state = await graph.ainvoke({"messages": [("user", "Why?")]})
         answer: str = state["messages"][-1].text + state["mixture"]["status"]
+        total += total_of(state["mixture"]["usage"]) + len(costs(history))
         return answer + str(total)
     except StepFailedError as error:
         return error.responses[0]["text"]
@@ -109,7 +119,7 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 
 
 LAYERS = [
-    {"records", "nesting"},
+    {"records", "nesting", "threads"},
     {"errors", "prompts", "graph_model"},
     {"steps", "function_model", "wrappers"},
     {"llm_steps", "transform_steps", "agents"},
@@ -168,14 +178,6 @@ def sources() -> list[tuple[str, str]]:
     return found
 
 
-async def execute(code: str, space: dict[str, Any]) -> None:
-    """Run code that may await at its top level."""
-    compiled = compile(code, "<block>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    result = eval(compiled, space)
-    if result is not None:
-        await result
-
-
 @pytest.fixture
 def openai_on_loopback(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Send what goes to OpenAI to a stub."""
@@ -195,13 +197,14 @@ def test_every_block_in_a_docstring_runs(
         exec(compile(block, name, "exec"), {"__name__": name})
 
 
-async def test_every_block_of_the_readme_runs(openai_on_loopback: Any) -> None:
-    """The README's blocks run, one after the other, as a reader would run them."""
-    space: dict[str, Any] = {"__name__": "readme"}
-    readme = blocks((ROOT / "README.md").read_text())
-    assert len(readme) >= 5
-    for block in readme:
-        await execute(block, space)
+@pytest.mark.parametrize("document", ["README.md", "docs/guide.md"])
+def test_every_block_of_a_document_runs(document: str, openai_on_loopback: Any) -> None:
+    """The blocks run, one after the other, as a reader would run them."""
+    space: dict[str, Any] = {"__name__": document}
+    code = blocks((ROOT / document).read_text())
+    assert len(code) >= 4
+    for block in code:
+        exec(compile(block, document, "exec"), space)
 
 
 def test_what_the_table_of_errors_quotes_is_what_the_code_says() -> None:
@@ -218,11 +221,17 @@ def test_what_the_table_of_errors_quotes_is_what_the_code_says() -> None:
         assert known or name or quoted in plain, quoted
 
 
-def test_the_readmes_links_to_files_lead_somewhere() -> None:
-    """A relative link in the README names a file that exists."""
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/errors.md"])
+def test_links_to_files_lead_somewhere(document: str) -> None:
+    """A relative link names a file that exists, and a heading that is in it."""
+    path = ROOT / document
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text())
+    for file, heading in links:
+        target = (path.parent / file) if file else path
+        assert target.exists(), file
+        if heading:
+            titles = re.findall(r"(?m)^#+ (.*)$", target.read_text())
+            assert heading in {title.lower().replace(" ", "-") for title in titles}
 
 
 def test_type_hints_can_be_resolved() -> None:

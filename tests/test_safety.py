@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import ModelCallLimitMiddleware
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableBranch, RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -18,6 +20,7 @@ from langchain_mixture import (
     Rank,
     create_mixture,
 )
+from langchain_mixture.errors import redact
 from langchain_mixture.prompts import SYNTHESIZE
 from tests.models import Scripted, ask
 from tests.openai_stub import Answer, serve
@@ -111,6 +114,11 @@ def leaking(request: dict[str, Any]) -> Answer:
         lambda model: (model | RunnableLambda(lambda m: m)).with_retry(
             stop_after_attempt=1
         ),
+        lambda model: create_agent(
+            model, middleware=[ModelCallLimitMiddleware(run_limit=3)]
+        ),
+        lambda model: RunnableLambda(lambda messages: model.invoke(messages)),
+        lambda model: RunnableBranch((lambda _: True, model), model),
     ],
 )
 def test_a_key_is_in_no_error_history_repr_or_checkpoint(
@@ -132,3 +140,35 @@ def test_a_key_is_in_no_error_history_repr_or_checkpoint(
             chat.invoke("Why?")
         assert SECRET not in str(raised.value) + json.dumps(raised.value.history)
         assert SECRET not in repr(chat) + str(chat._identifying_params)
+
+
+@pytest.mark.parametrize("key", ["none", "EMPTY", "ollama", "n"])
+def test_a_placeholder_for_a_key_is_no_secret(key: Any) -> None:
+    """Servers that want no key get a word, and errors keep their words."""
+    said = f"none of the EMPTY slots of ollama is free ({key})"
+    with serve(lambda _: Answer(said, status=503)) as stub:
+        agent = ChatOpenAI(base_url=stub.url, api_key=key, model="m", max_retries=0)
+        with pytest.raises(NoResponsesError) as raised:
+            create_mixture([Propose([agent])]).invoke(ask())
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("key sk-proj-abcdef123456 is wrong", "key [redacted] is wrong"),
+        ("{'api_key': 'abcdefg'}", "{'api_key': '[redacted]'}"),
+        ('{"api_key": "abcdefg"}', '{"api_key": "[redacted]"}'),
+        ("api_key=abcdefg&x=1", "api_key=[redacted]&x=1"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer [redacted]"),
+        ("ghp_0123456789abcdefghij", "[redacted]"),
+        ("AIzaSyA0123456789abcdefghijkl", "[redacted]"),
+        ("a sk-learn-pipeline-error", "a sk-learn-pipeline-error"),
+        ("the key-value-store-lookup", "the key-value-store-lookup"),
+    ],
+)
+def test_what_looks_like_a_key_is_redacted_and_words_are_not(
+    text: str, redacted: str
+) -> None:
+    """The shapes of providers' keys are known; a hyphenated word is none."""
+    assert redact(text) == redacted

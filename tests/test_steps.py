@@ -27,7 +27,7 @@ from langchain_mixture import (
     Take,
     Vote,
 )
-from langchain_mixture.function_model import wait_for
+from langchain_mixture.threads import wait_for
 
 CONVERSATION: list[BaseMessage] = [SystemMessage("Be kind."), HumanMessage("Why {x}?")]
 
