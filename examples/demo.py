@@ -20,14 +20,16 @@ from langchain_mixture import create_mixture, self_moa
 
 def main(question: str) -> None:
     with ExitStack() as stack:
-        if name := os.environ.get("MODEL"):
+        if name := os.environ.get("MODEL", ""):
             model: BaseChatModel = init_chat_model(name)
         else:
-            name = "SmolLM2-135M, on this machine"
+            name = "SmolLM2-135M on this machine"
             url = stack.enter_context(local_model())
             model = ChatOpenAI(base_url=url, api_key="none", model="smollm2-135m")
         print(f"{question}\n(4 samples of {name}, fused by the same)\n", flush=True)
         answer(model, question)
+        if not os.environ.get("MODEL"):
+            print("The model is tiny: this shows that things work, and not how well.")
 
 
 def answer(model: BaseChatModel, question: str) -> None:
@@ -39,7 +41,8 @@ def answer(model: BaseChatModel, question: str) -> None:
         for node, change in update.items():
             for reply in change.get("replies", []):
                 text = reply["text"] or reply["error"]
-                print(f"── {node} · {reply['time']:.1f} s\n{text}\n", flush=True)
+                cut = " · cut off at its token limit" if reply["truncated"] else ""
+                print(f"── {node} · {reply['time']:.1f} s{cut}\n{text}\n", flush=True)
             for message in change.get("messages", []):
                 mixture = change["mixture"]
                 seconds = time.perf_counter() - started

@@ -49,11 +49,12 @@ def local_model() -> Iterator[str]:
     Yields:
         The base URL of an OpenAI-compatible API.
     """
+    path = weights()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # else a busy core stalls it
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(weights())
+    params.model.path = str(path)
     params.n_ctx = 8192
     params.n_parallel = 2
     params.hostnames = ["127.0.0.1"]

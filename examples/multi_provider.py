@@ -23,4 +23,5 @@ graph = create_mixture(
 )
 state = graph.invoke({"messages": [("user", "What is quantum computing?")]})
 print(state["messages"][-1].text)
-print({response["agent"] for response in state["mixture"]["responses"]})
+for row in state["mixture"]["history"]:
+    print(row["name"], [call["model"] for call in row["llm_calls"]])
