@@ -44,6 +44,7 @@ DEFAULT_TIMEOUT: Final = 300.0
 
 MAX_SUPERSTEPS: Final = 10_000
 """How many runs may be at one step at once, in one process, and share their work."""
+_sharing: Final = threading.Lock()
 IDLE: Final = 5.0
 """After how many seconds without a branch a run is taken to have ended."""
 
@@ -236,12 +237,13 @@ class Layer:
 
     def superstep(self, checkpoint: str, state: MixtureState) -> Superstep:
         """Give what the branches of one run share, which are at one checkpoint."""
-        shared = self.supersteps.get(checkpoint)
-        if shared is None or shared.is_left():
-            if len(self.supersteps) >= MAX_SUPERSTEPS:  # left by runs that were cut off
-                self.supersteps.pop(next(iter(self.supersteps)), None)
-            shared = self.supersteps[checkpoint] = Superstep(self, state)
-        return shared
+        with _sharing:
+            shared = self.supersteps.get(checkpoint)
+            if shared is None or shared.is_left():
+                if len(self.supersteps) >= MAX_SUPERSTEPS:  # of runs that were cut off
+                    self.supersteps.pop(next(iter(self.supersteps)))
+                shared = self.supersteps[checkpoint] = Superstep(self, state)
+            return shared
 
     def quorum_left(self, state: MixtureState) -> Latch:
         """Give the quorum of the calls that a resumed step makes again."""

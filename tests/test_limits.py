@@ -267,6 +267,26 @@ def left_behind(graph: Any) -> Any:
     return graph.builder.nodes["1_propose"].runnable._layer.supersteps
 
 
+def test_branches_that_begin_at_once_share_one_superstep() -> None:
+    """However they race, the quorum and the questions of a step are one."""
+    graph: Any = create_mixture([Propose(["a", "b"])], client=models("a", "b"))
+    layer = graph.builder.nodes["1_propose"].runnable._layer
+    barrier = threading.Barrier(8, timeout=BOUND)
+    for checkpoint in map(str, range(50)):
+        shared: list[Any] = []
+
+        def begin(checkpoint: str = checkpoint, shared: Any = shared) -> None:
+            barrier.wait()
+            shared.append(layer.superstep(checkpoint, {}))
+
+        racing = [threading.Thread(target=begin) for _ in range(8)]
+        for racer in racing:
+            racer.start()
+        for racer in racing:
+            racer.join()
+        assert len(set(map(id, shared))) == 1
+
+
 # LangGraph never awaits the branch that still queued up.
 @pytest.mark.filterwarnings("ignore:.*arun_with_retry:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
