@@ -136,6 +136,7 @@ def main(rounds: int = 3, mixtures: int = 1000) -> int:
         "all ended": ended == rounds * mixtures,
         "every request is in a history": outcomes["calls"] == requests.value,
         "no task is left": outcomes["tasks left"] == 0,
+        "no thread is left": threading.active_count() == 1,
         "memory is flat": memory[-1] <= memory[0] * 1.05 + 5,
     }
     for what, held in holds.items():

@@ -12,12 +12,18 @@ from typing import Any, Final, TypeAlias, cast
 
 from langchain_core.runnables import Runnable, RunnableSequence
 from langgraph.pregel.protocol import PregelProtocol
-from pydantic import SecretStr
 
 from langchain_mixture.errors import InvalidMixtureError, describe, redact, shown
 from langchain_mixture.function_model import ClientFunction, FunctionChatModel
 from langchain_mixture.steps import Agent, Step
-from langchain_mixture.wrappers import all_of, is_model, leaves, name_of, unwrapped
+from langchain_mixture.wrappers import (
+    is_model,
+    is_sync,
+    keys_in,
+    leaves,
+    name_of,
+    unwrapped,
+)
 
 Client: TypeAlias = (
     Runnable[Any, Any]
@@ -60,10 +66,9 @@ class Member:
     @cached_property
     def _secrets(self) -> list[str]:
         """The keys that its models hold, the longest first."""
-        values = [v for part in all_of(self.runnable) for v in _attributes(part)]
-        held = {v.get_secret_value() for v in values if isinstance(v, SecretStr)}
         # A placeholder for servers that want none, such as "EMPTY", is a word.
-        return sorted((key for key in held if len(key) >= MIN_SECRET), key=len)[::-1]
+        held = (key for key in keys_in(self.runnable) if len(key) >= MIN_SECRET)
+        return sorted(held, key=len, reverse=True)
 
     def without_secrets(self, text: str) -> str:
         """Take out of a text the keys that its models hold, and what looks like one."""
@@ -75,6 +80,11 @@ class Member:
     def is_graph(self) -> bool:
         """Whether there is a graph among what is asked."""
         return any(isinstance(leaf, PregelProtocol) for leaf in leaves(self.runnable))
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether it has no async code of its own, and waits in a thread for it."""
+        return all(map(is_sync, unwrapped(self.runnable)))
 
     @property
     def is_model(self) -> bool:
@@ -120,10 +130,6 @@ def members(
         taken.add(label)
         found.append(Member(name, label, runnable, sample, arguments))
     return found
-
-
-def _attributes(thing: object) -> list[Any]:
-    return list(vars(thing).values()) if hasattr(thing, "__dict__") else []
 
 
 def resolver(client: Client) -> Resolve:

@@ -24,7 +24,7 @@ from langchain_mixture.nesting import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.reply import Record
 from langchain_mixture.request import Question
-from langchain_mixture.threads import begun
+from langchain_mixture.threads import begun, in_thread
 
 
 def ask(
@@ -88,10 +88,10 @@ def _ask(question: Question, config: RunnableConfig, latch: Latch) -> Reply:
     events: _Events = queue.SimpleQueue()
 
     def invoke() -> object:
-        runnable, value = question.prepared(config)
+        runnable, messages = question.prepared(config)
         agent_config = question.config(config, record.handlers)
         with detached():
-            return runnable.invoke(value, agent_config, **question.arguments())
+            return runnable.invoke(messages, agent_config, **question.arguments())
 
     question.request.waiting.add(events)
     try:
@@ -122,11 +122,7 @@ async def _aask(question: Question, config: RunnableConfig, latch: Latch) -> Rep
     with _taken_down(record, latch, wake):
         try:
             async with timer:
-                runnable, value = question.prepared(config)
-                agent_config = question.config(config, record.handlers)
-                arguments = question.arguments()
-                with detached():
-                    output = await runnable.ainvoke(value, agent_config, **arguments)
+                output = await _output(question, config, record)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -138,6 +134,17 @@ async def _aask(question: Question, config: RunnableConfig, latch: Latch) -> Rep
             raise
         record.answered(output)
     return record.reply
+
+
+async def _output(question: Question, config: RunnableConfig, record: Record) -> object:
+    runnable, messages = question.prepared(config)
+    agent_config = question.config(config, record.handlers)
+    arguments = question.arguments()
+    with detached():
+        if question.member.is_sync:  # else it would hold a place in the loop's pool
+            ask = partial(runnable.invoke, messages, agent_config, **arguments)
+            return await in_thread(ask)
+        return await runnable.ainvoke(messages, agent_config, **arguments)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, PrivateAttr
+from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from langchain_mixture.agents import Client, Member
 from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
@@ -32,7 +32,7 @@ from langchain_mixture.identity import CompleteOnly, Unknown, identity_of, profi
 from langchain_mixture.layers import ChatInput, Layer, layers_of, whom
 from langchain_mixture.limits import OnFailure, Options
 from langchain_mixture.request import Request
-from langchain_mixture.steps import Step, Timeout
+from langchain_mixture.steps import Step, Timeout, check_value
 from langchain_mixture.wrappers import leaves, with_model
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
@@ -154,7 +154,16 @@ class ChatMixture(GraphChatModel):
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
         whom(steps, options)
         said = {key: value for key, value in vars(options).items() if key in known}
-        super().__init__(**{"steps": steps, "client": client, **said, **kwargs})
+        for key in kwargs.keys() & {"temperature", "max_tokens"}:
+            check_value(kwargs[key], key, "ChatMixture")
+        try:
+            super().__init__(**{"steps": steps, "client": client, **said, **kwargs})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InvalidMixtureError(
+                f"ChatMixture: {first['loc'][0]} is {shown(first['input'])}; "
+                f"{first['msg']}."
+            ) from None
 
     # -- The graph -------------------------------------------------------------------
 

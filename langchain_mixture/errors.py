@@ -17,7 +17,7 @@ from langchain_mixture.records import HistoryRow, Response
 _KEYS = re.compile(
     r"""(?ix)
     \b(?:sk|pk|rk|gsk|xai|hf|pplx|r8|key|lsv2|gh[pousr])[-_]
-      (?=[A-Za-z_\-*.]*[0-9*])[A-Za-z0-9_\-*.]{12,}
+      (?=[A-Za-z_\-*.]{0,80}[0-9*])[A-Za-z0-9_\-*.]{12,}
     | \bAIza[A-Za-z0-9_\-]{20,}
     | (?<=bearer\s)[^\s'",}]+
     | (?<=api[-_]key)(["']?\s?[=:]\s?["']?)[^\s'",&}]+

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langgraph.cache.base import BaseCache
+from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import get_runtime
@@ -60,7 +60,6 @@ def create_mixture(
     context_schema: type[Any] | None = None,
     checkpointer: Checkpointer = None,
     store: BaseStore | None = None,
-    cache: BaseCache[Any] | None = None,
     interrupt_before: All | Sequence[str] | None = None,
     interrupt_after: All | Sequence[str] | None = None,
     name: str = "mixture",
@@ -95,7 +94,6 @@ def create_mixture(
         context_schema: The graph's, for agents that are graphs and read a context.
         checkpointer: As in `StateGraph.compile`; so are the arguments that follow.
         store: Passed on.
-        cache: Passed on.
         interrupt_before: Names of steps or branches, such as `2_aggregate`; a step that
             fans out is interrupted before any of its calls is made.
         interrupt_after: Names of steps or branches.
@@ -133,7 +131,6 @@ def create_mixture(
         context_schema=context_schema,
         checkpointer=checkpointer,
         store=store,
-        cache=cache,
         interrupt_before=_nodes(interrupt_before, {x.name: x.branches for x in layers}),
         interrupt_after=_nodes(interrupt_after, {}),
         name=name,
@@ -259,17 +256,21 @@ class _Branch(Runnable[MixtureState, Update]):
     @contextmanager
     def _superstep(self, state: MixtureState) -> Iterator[tuple[Superstep, Update]]:
         """Share with the other branches what is the same for all of them."""
-        info = get_runtime().execution_info
+        runtime = get_runtime()
+        info = runtime.execution_info
         checkpoint = info.checkpoint_id if info else ""  # the same for all of them
-        superstep = self._layer.superstep(checkpoint, state)
-        superstep.enter()
+        run = checkpoint, runtime.control
+        superstep = self._layer.superstep(run, state)
         try:
             yield superstep, {"asked": checkpoint, **superstep.times.marks}
-        except BaseException:  # the step's own node, which takes it away, may not run
-            self._layer.supersteps.pop(checkpoint, None)
+        except GraphBubbleUp:  # the other branches go on
+            raise
+        except BaseException:  # those that queue up will not begin
+            self._layer.supersteps.pop(run, None)
             raise
         finally:
-            superstep.leave()
+            if superstep.leave():
+                self._layer.supersteps.pop(run, None)
 
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
@@ -322,9 +323,9 @@ class _Gather(Runnable[MixtureState, Update]):
         return {**update(self._layer, input, replies, settled, started), **times.marks}
 
     def _begun(self, state: MixtureState) -> tuple[float, Times]:
-        self._layer.supersteps.pop(
-            state.get("asked", ""), None
-        )  # all branches are done
+        if "asked" in state:  # where a run was resumed not all branches have left
+            run = state["asked"], get_runtime().control
+            self._layer.supersteps.pop(run, None)
         return time.time(), self._layer.times(state)
 
     def _replies(self, state: MixtureState, new: Sequence[Reply]) -> list[Reply]:

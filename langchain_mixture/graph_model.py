@@ -155,7 +155,13 @@ class GraphChatModel(BaseChatModel):
         model = BaseChatModel._agenerate_with_cache  # noqa: SLF001  # as above
         parent = Parent.of(run_manager) if run_manager else None
         with during(PARENT, parent):
-            return await model(self._cacheable(), messages, stop, run_manager, **kwargs)
+            try:
+                return await model(
+                    self._cacheable(), messages, stop, run_manager, **kwargs
+                )
+            finally:
+                for opened in parent.opened if parent else ():
+                    await opened.aclose()
 
     def _generate(
         self,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Final, NamedTuple, NotRequired
+from typing import Annotated, Any, Final, NamedTuple, NotRequired, TypeAlias
 
 from langchain_core.messages import AIMessage, AnyMessage, MessageLikeRepresentation
 from langgraph.channels import Topic, UntrackedValue
@@ -44,9 +44,10 @@ DEFAULT_TIMEOUT: Final = 300.0
 
 MAX_SUPERSTEPS: Final = 10_000
 """How many runs may be at one step at once, in one process, and share their work."""
-_sharing: Final = threading.Lock()
-IDLE: Final = 5.0
-"""After how many seconds without a branch a run is taken to have ended."""
+
+
+Run: TypeAlias = tuple[str, object]
+"""A checkpoint, which two runs may resume at once, and what is one run's alone."""
 
 
 NOTHING: Final = Mixture(
@@ -120,8 +121,8 @@ class Layer:
     options: Options
     steps_left: int
     """How many steps that ask there are, from this one on."""
-    supersteps: dict[str, Superstep] = field(default_factory=dict, compare=False)
-    """The runs that are at this step's branches, by checkpoint."""
+    supersteps: dict[Run, Superstep] = field(default_factory=dict, compare=False)
+    """The runs that are at this step's branches."""
 
     @property
     def branches(self) -> list[str]:
@@ -233,17 +234,13 @@ class Layer:
         if self.options.deadline is None:
             return Times(None, None)
         deadline = state.get("deadline", now + self.options.deadline)
-        return Times(deadline, now + (deadline - now) / self.steps_left)
+        return Times(deadline, now + (deadline - now) / max(1, self.steps_left))
 
-    def superstep(self, checkpoint: str, state: MixtureState) -> Superstep:
+    def superstep(self, run: Run, state: MixtureState) -> Superstep:
         """Give what the branches of one run share, which are at one checkpoint."""
-        with _sharing:
-            shared = self.supersteps.get(checkpoint)
-            if shared is None or shared.is_left():
-                if len(self.supersteps) >= MAX_SUPERSTEPS:  # of runs that were cut off
-                    self.supersteps.pop(next(iter(self.supersteps)))
-                shared = self.supersteps[checkpoint] = Superstep(self, state)
-            return shared
+        if len(self.supersteps) >= MAX_SUPERSTEPS:  # left by runs that were cut off
+            self.supersteps.pop(next(iter(self.supersteps)), None)
+        return self.supersteps.setdefault(run, Superstep(self, state))
 
     def quorum_left(self, state: MixtureState) -> Latch:
         """Give the quorum of the calls that a resumed step makes again."""
@@ -283,15 +280,9 @@ class Superstep:
         self.latch = Latch(layer.step.quorum, layer.step.grace)
         self.times = layer.times(state)
         self._layer = layer
-        self._inside = 0
-        self._left_at = time.monotonic()
+        self._under_way = len(layer.members)
         self._questions: dict[int, list[Question]] | None = None
         self._lock = threading.Lock()
-
-    def enter(self) -> None:
-        """Begin a branch."""
-        with self._lock:
-            self._inside += 1
 
     def questions(self, state: MixtureState) -> dict[int, list[Question]]:
         """Give the step's questions, which are worked out once for all branches."""
@@ -300,16 +291,11 @@ class Superstep:
                 self._questions = self._layer.questions(state, self.times)
             return self._questions
 
-    def leave(self) -> None:
-        """End a branch."""
+    def leave(self) -> bool:
+        """End a branch, and tell whether it was the last one."""
         with self._lock:
-            self._inside -= 1
-            self._left_at = time.monotonic()
-
-    def is_left(self) -> bool:
-        """Tell whether its run has ended: branches that queue up follow at once."""
-        with self._lock:
-            return not self._inside and time.monotonic() > self._left_at + IDLE
+            self._under_way -= 1
+            return not self._under_way
 
 
 def layers_of(

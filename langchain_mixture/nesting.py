@@ -29,6 +29,8 @@ from langgraph.runtime import Runtime
 class _Carrier(BaseCallbackHandler):
     """Brings a call's config to where core hands on its run and no config."""
 
+    ignore_llm = ignore_chat_model = True
+
     def __init__(self, config: RunnableConfig) -> None:
         self.config = config
 
@@ -105,7 +107,9 @@ def inner_config(
         return {}
     handlers = [h for h in parent.handlers if not listens(h)]
     if streams:
-        handlers = [_Deaf.of(h, manager) for h in handlers]
+        # Core adds those of context variables once more where it finds not the same.
+        own = manager.configure().handlers
+        handlers = [h if h in own else _Deaf.of(h, manager) for h in handlers]
     config: RunnableConfig = {
         "callbacks": manager(
             handlers=handlers,
@@ -146,7 +150,7 @@ class _Deaf:
     def of(cls, handler: BaseCallbackHandler, manager: type) -> Any:
         """Give the handler without its ears, or as it is: tracers need theirs."""
         hears = any(
-            getattr(type(handler), name) is not getattr(BaseCallbackHandler, name)
+            getattr(type(handler), name, None) is not getattr(BaseCallbackHandler, name)
             for name in ("on_llm_new_token", "on_stream_event")
         )
         if not hears or isinstance(handler, BaseTracer | AsyncBaseTracer):

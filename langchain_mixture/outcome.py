@@ -75,16 +75,22 @@ def _outcome(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[st
     # A failed call that was answered when a run was resumed is no failure.
     last_of = {(reply["index"], reply["attempt"]): reply for reply in replies}
     failures = [r for r in last_of.values() if r["error"] is not None]
+    degraded = [
+        f"{layer.name}: {reply['agent']} gave a degraded answer: {reason}"
+        for reply in last_of.values()
+        for reason in reply["reasons"]
+    ]
     answers = len({r["index"] for r in last_of.values() if r["error"] is None})
     quorum = layer.step.quorum
     if failures and quorum is not None and answers >= quorum:
         calls = len({reply["index"] for reply in replies})
         rests = f"rests on {answers} of {calls} answers"
-        return [], [f"{layer.name}: {rests}, as its quorum of {quorum} allows"]
+        note = f"{layer.name}: {rests}, as its quorum of {quorum} allows"
+        return degraded, [note]
     reasons = [f"{layer.name}: {_said(layer, reply)}" for reply in failures]
     if failures and quorum is not None and answers:
         reasons.append(f"{layer.name}: quorum of {quorum} not met, {answers} answered")
-    return reasons, []
+    return [*reasons, *degraded], []
 
 
 def _said(layer: Layer, reply: Reply) -> str:

@@ -178,7 +178,7 @@ _MARKED = re.compile(
 _LIST = re.compile(
     r"\d{1,4}(?:\s{0,3}(?:[,;>=\uff0c\u3001]|\band\b)\s{0,3}(?:and\s)?\d{1,4})+"
 )
-_ITEM = re.compile(r"\s{0,9}(?:\d{1,3}[.)]|[-•])\s")
+_ITEM = re.compile(r"(?i)\s{0,9}(?:\d{1,3}(?:st|nd|rd|th)?[.):]|[-•])\s")
 
 
 def _bare(line: str) -> str:
@@ -192,6 +192,9 @@ def _bare(line: str) -> str:
 def _verdict(lines: Sequence[str]) -> str:
     """Give what a marked line says; where it ends there, what stands beneath it."""
     said = lines[0][_MARKED.match(lines[0]).end() :]  # type: ignore[union-attr]  # it has matched
+    places = re.findall(r"\d{1,3}\)\s{0,5}(\d{1,4})", said)  # 1) 3, 2) 1
+    if places:
+        return ",".join(places)
     beneath = [line for line in lines[1:] if line.strip()]
     if said.strip() or not beneath:
         return said

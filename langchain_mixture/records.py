@@ -63,6 +63,8 @@ class Reply(Response):
     """The model's own message, where it may become the answer."""
     outcome: Outcome
     """`given up`: not waited for; `broken off`: after some of it was streamed."""
+    reasons: list[str]
+    """Why the agent, a mixture itself, calls its answer a degraded one; else empty."""
 
 
 class LLMCall(TypedDict):

@@ -19,7 +19,7 @@ from langchain_core.messages.ai import add_usage
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents import Member
-from langchain_mixture.errors import describe, in_texts, redact, shown
+from langchain_mixture.errors import describe, in_texts, shown
 from langchain_mixture.limits import GivenUpError
 from langchain_mixture.nesting import is_streamed
 from langchain_mixture.records import Call, Outcome, Reply, estimated
@@ -54,6 +54,8 @@ class Record:
         message = _message(output, self._question.member)
         problem = _problem(message, self._question.call)
         self.has_answer = problem is None
+        if problem is not None:  # it may quote what the model said
+            problem = self._question.member.without_secrets(problem)
         outcome: Outcome = "answered" if self.has_answer else "failed"
         self.reply = self._reply(outcome, message, problem)
 
@@ -97,6 +99,7 @@ class Record:
             "estimated_tokens": tokens.get("estimated_tokens", 0),
             "truncated": error is None and _is_truncated(message),
             "outcome": outcome,
+            "reasons": _reasons(message) if error is None else [],
         }
 
     def _tokens(self, message: AIMessage | None) -> Mapping[str, Any]:
@@ -105,16 +108,26 @@ class Record:
             return reduce(add_usage, self._usage.usage_metadata.values())
         if message is None:
             return {}
-        mixture = message.response_metadata.get("mixture")
-        of_mixture = mixture.get("usage") if isinstance(mixture, dict) else None
-        usage = of_mixture or message.usage_metadata or {}
+        usage = _of_mixture(message).get("usage") or message.usage_metadata or {}
         return usage if any(usage.values()) or "total_cost" in usage else {}
+
+
+def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
+    """Give what an agent that is a mixture tells of its answer."""
+    told = message.response_metadata.get("mixture")
+    return told if isinstance(told, dict) else {}
+
+
+def _reasons(message: AIMessage | None) -> list[str]:
+    told = {} if message is None else _of_mixture(message)
+    return list(told.get("reasons", ())) if told.get("status") == "degraded" else []
 
 
 class _Usage(UsageMetadataCallbackHandler):
     """Counts what the models in a chain or a graph report."""
 
     run_inline = True  # not in the event loop's pool, which may be held up
+    ignore_chat_model = True
 
 
 class _SignsOfLife(BaseCallbackHandler):
@@ -165,6 +178,7 @@ class _Redactor(BaseCallbackHandler):
     """Takes keys out of a provider's error before a trace records it."""
 
     run_inline = True
+    ignore_chat_model = True  # else core writes the messages out for it
 
     def __init__(self, member: Member) -> None:
         self._member = member
@@ -225,7 +239,7 @@ def _problem(message: AIMessage, call: Call) -> str | None:
     """Say why a message is no answer, or None where it is one."""
     refusal = _refusal(message)
     if refusal is not None:
-        return redact(f"refused to answer: {refusal}")
+        return f"refused to answer: {refusal}"
     if not message.text.strip() and not message.tool_calls:
         return _why_empty(message)
     if "check" in call:

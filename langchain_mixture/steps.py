@@ -159,6 +159,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fallbacks": (_are_agents, f"a list, each {_AGENT}"),
     "temp": (lambda v: v is None or _is_number(v, 0), "None or a number, 0 or more"),
     "max_tokens": _COUNT_OR_NONE,
+    "temperature": (
+        lambda v: v is None or _is_number(v, 0),
+        "None or a number, 0 or more",
+    ),
     "timeout": (
         lambda v: v in (None, "default") or (_is_number(v, 0) and v > 0),
         'seconds > 0, None for no limit, or "default" for the mixture\'s',
@@ -186,12 +190,23 @@ def check_fields(thing: Any, name: str) -> None:
         InvalidMixtureError: The first one that is not allowed, and what is.
     """
     for field in fields(thing):
-        value = getattr(thing, field.name)
-        accepts, allowed = _RULES.get(field.name, (None, ""))
-        if accepts is not None and not accepts(value):
-            raise InvalidMixtureError(
-                f"{name}: {field.name} is {shown(value)}; allowed: {allowed}."
-            )
+        check_value(getattr(thing, field.name), field.name, name)
+
+
+def check_value(value: object, field: str, name: str) -> None:
+    """Check one value of a field; `name` is whose it is.
+
+    Raises:
+        InvalidMixtureError: It is not allowed; the message says what is.
+
+    Example:
+        >>> check_value(0.7, "temp", "Propose")
+    """
+    accepts, allowed = _RULES.get(field, (None, ""))
+    if accepts is not None and not accepts(value):
+        raise InvalidMixtureError(
+            f"{name}: {field} is {shown(value)}; allowed: {allowed}."
+        )
 
 
 SHOWING: Final = frozenset({"responses", "text"})

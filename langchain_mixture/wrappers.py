@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
-from types import FunctionType
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from types import CodeType, FunctionType, MethodType
+from typing import Any, Final
 
-from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
+from langchain_core.language_models import (
+    BaseChatModel,
+    BaseLanguageModel,
+    LanguageModelInput,
+)
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.runnables import (
     Runnable,
     RunnableBinding,
-    RunnableBranch,
     RunnableConfig,
+    RunnableLambda,
     RunnableParallel,
     RunnableSequence,
     RunnableWithFallbacks,
@@ -22,6 +27,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
+from pydantic import SecretStr
 
 from langchain_mixture.errors import InvalidMixtureError
 
@@ -54,47 +60,70 @@ def unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
         yield runnable
 
 
-def all_of(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Give everything beneath wrappers, in chains, in graphs, and in functions.
+def keys_in(runnable: Runnable[Any, Any]) -> set[str]:
+    """Give the keys that are held by what a Runnable is made of.
+
+    Chains, wrappers and graphs are followed, and functions to what they use.
 
     Example:
         >>> from langchain_core.runnables import RunnableLambda
-        >>> inner = RunnableLambda(str)
-        >>> outer = RunnableLambda(lambda x: inner.invoke(x))
-        >>> inner in list(all_of(outer))
-        True
+        >>> key = SecretStr("abc")
+        >>> keys_in(RunnableLambda(lambda text: (text, key)))
+        {'abc'}
     """
+    keys: set[str] = set()
     seen: set[int] = set()
-    waiting: list[Any] = [runnable]
+    waiting: list[object] = [runnable]
     while waiting:
         thing = waiting.pop()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        for part in unwrapped(thing) if isinstance(thing, Runnable) else [thing]:
-            if isinstance(part, Runnable):
-                yield part
-            waiting += _inside(part)
+        if id(thing) not in seen:
+            seen.add(id(thing))
+            if isinstance(thing, SecretStr):
+                keys.add(thing.get_secret_value())
+            waiting += _inside(thing)
+    return keys
 
 
-def _inside(part: object) -> list[Any]:
-    """Give what a chain is made of, and what a function uses."""
-    match part:
-        case RunnableSequence():
-            return part.steps
-        case RunnableParallel():
-            return list(part.steps__.values())
-        case RunnableBranch():
-            return [part.default, *(one for pair in part.branches for one in pair)]
-        case Pregel():
-            return [node.bound for node in part.nodes.values()]
-        case Runnable():
-            return [getattr(part, name, None) for name in ("func", "afunc")]
+_MANY: Final = 1000
+"""How long a collection may be that is looked into."""
+
+
+def _inside(thing: object) -> Iterable[object]:
+    match thing:
+        case Mapping():
+            return thing.values() if len(thing) <= _MANY else ()
+        case list() | tuple():
+            return thing if len(thing) <= _MANY else ()
         case FunctionType():
-            used = inspect.getclosurevars(part)
-            found = [*used.nonlocals.values(), *used.globals.values()]
-            return [one for one in found if isinstance(one, Runnable | FunctionType)]
-    return []
+            return _used(thing)
+        case MethodType():
+            return (thing.__func__, *_attributes(thing.__self__))
+        case partial():
+            return (thing.func, *thing.args, *thing.keywords.values())
+        case Pregel():
+            return [node.bound for node in thing.nodes.values()]
+        case Runnable():
+            return _attributes(thing)
+    # An object that is called as a function, but no class nor anything built in.
+    is_ours = callable(thing) and not isinstance(thing, type)
+    return _attributes(thing) if is_ours else ()
+
+
+def _attributes(thing: object) -> Iterable[object]:
+    return list(getattr(thing, "__dict__", {}).values())
+
+
+def _used(function: FunctionType) -> Iterator[object]:
+    """Give what a function finds in its defaults, around it, and in its module."""
+    yield from function.__defaults__ or ()
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # it has not been set
+            yield cell.cell_contents
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        yield from (function.__globals__.get(name) for name in code.co_names)
+        codes += [one for one in code.co_consts if isinstance(one, CodeType)]
 
 
 def over_messages(
@@ -148,6 +177,23 @@ def is_model(runnable: Runnable[Any, Any]) -> bool:
     return isinstance(runnable, BaseLanguageModel) or (
         hasattr(runnable, "bind_tools") and not isinstance(runnable, PregelProtocol)
     )
+
+
+def is_sync(runnable: Runnable[Any, Any]) -> bool:
+    """Tell whether core would run it in the event loop's pool in async code.
+
+    Example:
+        >>> from langchain_core.runnables import RunnableLambda
+        >>> is_sync(RunnableLambda(str))
+        True
+    """
+    if isinstance(runnable, BaseChatModel):
+        kind = type(runnable)
+        return (kind._agenerate, kind._astream) == (  # noqa: SLF001  # what a model overrides
+            BaseChatModel._agenerate,  # noqa: SLF001  # as above
+            BaseChatModel._astream,  # noqa: SLF001  # as above
+        )
+    return isinstance(runnable, RunnableLambda) and not hasattr(runnable, "afunc")
 
 
 def name_of(runnable: Runnable[Any, Any]) -> str:

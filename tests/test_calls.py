@@ -24,6 +24,7 @@ from langchain_mixture import (
     Synthesize,
     Vote,
     create_mixture,
+    run,
 )
 from tests.models import Scripted, Streaming, ask, models
 
@@ -334,6 +335,24 @@ async def test_a_call_that_hangs_is_given_up(
         (reason,) = state["mixture"]["reasons"]
         assert reason.endswith("no answer within 0.5 seconds")
     assert hanging.cancelled.is_set()
+
+
+def test_a_model_has_five_minutes_and_a_graph_has_no_limit() -> None:
+    """What a call may take where nobody says: 300 seconds, and for graphs no end."""
+    inner = create_mixture([Propose([FAST])])
+    graph: Any = create_mixture([Propose([FAST, inner])])
+    layer = graph.builder.nodes["1_propose"].runnable._layer
+    state: Any = {"messages": [("user", "Why?")]}
+    questions = layer.questions(state, layer.times(state))
+    assert [questions[index][0].timeout for index in (0, 1)] == [300, None]
+
+
+async def test_run_takes_a_timeout(hanging: Hanging) -> None:
+    """`run` gives up a call that hangs, as the graph does."""
+    steps = [Propose([hanging.agent(), FAST])]
+    text, history = await run(steps, "Why?", timeout=0.5)
+    assert text == "fast answers"
+    assert "no answer within 0.5 seconds" in history[0]["llm_calls"][0]["error"]
 
 
 def test_a_models_own_timeout_keeps_its_own_words() -> None:

@@ -5,6 +5,7 @@ import copy
 import gc
 import pickle
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -33,6 +34,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
+from langchain_core.tracers.context import register_configure_hook
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -482,6 +484,56 @@ async def test_the_callers_handlers_hear_each_token_once(last: Any) -> None:
     assert "".join(heard.heard) == "c answers"
 
 
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_mixture_in_a_mixture_streams_and_is_heard_once(
+    levels: int, heard: bool
+) -> None:
+    """However deep it lies, the answer's tokens come through, and to handlers once."""
+    tokens: list[Any] = []
+
+    class Ears(BaseCallbackHandler):
+        def on_llm_new_token(self, token: Any, **_: Any) -> None:
+            tokens.append(token)
+
+    model = mixture()
+    for _ in range(levels):
+        model = ChatMixture([Propose([Streaming(model="p")]), Aggregate(model)])
+    config: Any = {"callbacks": [Ears()]} if heard else {}
+    expected = "c answers" if heard else ""
+    assert "".join(c.text for c in model.stream("Why?", config)) == "c answers"
+    assert "".join(tokens) == expected
+    tokens.clear()
+    chunks = [c.text async for c in model.astream("Why?", config)]
+    assert "".join(chunks) == "c answers"
+    assert "".join(tokens) == expected
+
+
+def test_a_handler_of_a_context_variable_counts_each_call_once() -> None:
+    """Handlers that core adds by itself, as cost counters are, are not doubled."""
+    ended: list[Any] = []
+
+    class Counter(BaseCallbackHandler):
+        def on_llm_new_token(self, token: Any, **_: Any) -> None:
+            """Be one that hears tokens."""
+
+        def on_llm_end(self, response: Any, **_: Any) -> None:
+            ended.append(response)
+
+    with_counter: ContextVar[Any] = ContextVar("with_counter", default=None)
+    register_configure_hook(with_counter, inheritable=True)
+    counted = []
+    token = with_counter.set(Counter())
+    try:
+        for ask in (lambda: mixture().invoke("?"), lambda: list(mixture().stream("?"))):
+            ended.clear()
+            ask()
+            counted.append(len(ended))
+    finally:
+        with_counter.reset(token)
+    assert counted == [4, 4]  # a, b, c, and the mixture itself
+
+
 @pytest.mark.parametrize("tag", ["langsmith:hidden", "nostream"])
 def test_a_tag_that_silences_an_outer_stream_leaves_the_answer_whole(tag: str) -> None:
     """LangGraph hides routers that way; the mixture they ask answers all the same."""
@@ -554,6 +606,18 @@ def test_settings_of_the_call_mean_the_answering_call() -> None:
         chain.invoke("Why?")
 
 
+def test_settings_that_a_plain_function_cannot_take_are_an_error() -> None:
+    """A function as client knows of a temperature and a limit, and nothing is lost."""
+
+    def client(model: str, messages: Any, temp: float, max_tokens: int) -> Any:
+        return f"{temp} {max_tokens}", 1, 1
+
+    model = ChatMixture([Propose(["a"])], client=client)
+    assert model.invoke("Why?", temperature=0.1, max_tokens=3).text == "0.1 3"
+    with pytest.raises(NoResponsesError, match="seed cannot be passed to a function"):
+        model.invoke("Why?", seed=3)
+
+
 def test_a_plain_function_as_client_stops_where_it_is_told() -> None:
     """What a function client wrote behind a stop sequence is cut off."""
 
@@ -600,6 +664,43 @@ async def test_in_an_outer_graph_only_the_answers_tokens_appear_once(
     assert len(states) == 3
 
 
+async def test_an_outer_stream_that_breaks_off_ends_the_models_too() -> None:
+    """Where a reader of the tokens raises, nobody goes on writing for nothing."""
+    closed = asyncio.Event()
+
+    class Endless(Streaming):
+        async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                while True:
+                    yield ChatGenerationChunk(message=AIMessageChunk(content="x"))
+                    await asyncio.sleep(0)
+            finally:
+                closed.set()
+
+    class Breaking(BaseCallbackHandler):
+        raise_error = True
+        run_inline = True
+
+        def on_llm_new_token(self, token: Any, **_: Any) -> None:
+            raise ValueError("enough")
+
+    model = ChatMixture([Propose([Endless(model="e")])])
+
+    async def node(state: MessagesState) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("n", node)
+    builder.add_edge(START, "n")
+    graph: Any = builder.compile()
+    inputs = {"messages": [("user", "Why?")]}
+    parts = graph.astream(inputs, {"callbacks": [Breaking()]}, stream_mode="messages")
+    with pytest.raises(ValueError, match="enough"):
+        _ = [part async for part in parts]
+    await settle()
+    assert closed.is_set()
+
+
 def test_what_the_caller_configures_is_carried_into_the_graph() -> None:
     """Configurable values, context and store reach agents that are graphs."""
     seen: dict[str, Any] = {}
@@ -632,6 +733,37 @@ def test_what_the_caller_configures_is_carried_into_the_graph() -> None:
         {"messages": [HumanMessage("Why?")]}, config, context={"user": "Ada"}
     )
     assert seen == {"user": "Ada", "stored": {"c": 1}, "region": "eu"}
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+async def test_the_callers_concurrency_bounds_the_calls_inside(how: str) -> None:
+    """max_concurrency of a call is that of the mixture's calls, however it is asked."""
+    now, most = 0, 0
+    lock = threading.Lock()
+
+    def counted(_: Any) -> str:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        threading.Event().wait(0.02)
+        with lock:
+            now -= 1
+        return "x"
+
+    agent = Scripted(model="m", script=counted)
+    model = ChatMixture([Propose([agent] * 8), Aggregate(agent)])
+    config: Any = {"max_concurrency": 2}
+    if how == "invoke":
+        model.invoke("?", config)
+    elif how == "ainvoke":
+        await model.ainvoke("?", config)
+    elif how == "stream":
+        list(model.stream("?", config))
+    else:
+        _ = [chunk async for chunk in model.astream("?", config)]
+    assert most == 2
+    assert len(agent.asked) == 9
 
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
@@ -782,6 +914,24 @@ def test_an_answering_model_without_tools_is_an_error_at_bind_tools(agent: Any) 
         model = ChatMixture([Propose([able]), Aggregate(agent)])
         with pytest.raises(InvalidMixtureError, match="'plain', which answers, cannot"):
             model.bind_tools([add])
+
+
+def test_a_picture_that_a_tool_returned_reaches_who_has_no_tools() -> None:
+    """What a tool gave beside text is shown to every model."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    blocks: Any = [{"type": "text", "text": "see"}, picture]
+    talk = [
+        HumanMessage("Look."),
+        AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}]),
+        ToolMessage(blocks, tool_call_id="1"),
+    ]
+    plain = Scripted(model="plain")
+    with serve() as stub:
+        able = ChatOpenAI(base_url=stub.url, api_key=KEY, model="able")
+        model = ChatMixture([Propose([plain]), Aggregate(able)])
+        model.bind_tools([add]).invoke(talk)
+    head = {"type": "text", "text": "[the tool look returned]"}
+    assert plain.asked[0][-1].content == [head, *blocks]
 
 
 def test_an_adviser_without_tools_reads_the_tools_history_as_text() -> None:
@@ -1069,6 +1219,53 @@ def test_it_pickles_and_copies_and_follows_assignment() -> None:
     assert model.invoke("Why?").text == "c answers"
     model.steps = [Propose(["b"])]
     assert model.invoke("Why?").text == "b answers"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": "hot"},
+        {"temperature": -3},
+        {"max_tokens": 0},
+        {"stop": 5},
+        {"report_usage": "perhaps"},
+        {"name": 5},
+    ],
+)
+def test_a_wrong_value_of_a_field_names_the_field(fields: Any) -> None:
+    """Every error of building is one of this package's, whichever field it is of."""
+    (name,) = fields
+    with pytest.raises(InvalidMixtureError, match=f"ChatMixture: {name} is "):
+        mixture(**fields)
+
+
+def test_answers_of_a_plain_function_are_not_cached(cache: Any) -> None:
+    """Two functions of one name are not one model."""
+    for word in ("one", "two"):
+
+        def client(
+            model: str, messages: Any, temp: float, max_tokens: int, w: str = word
+        ) -> Any:
+            return w, 1, 1
+
+        graph = create_mixture([Propose(["a"])], client=client)
+        state = graph.invoke({"messages": [("user", "Why?")]})
+        assert state["messages"][-1].text == word
+
+
+def test_a_degraded_mixture_as_an_agent_makes_a_degraded_answer() -> None:
+    """What went wrong inside an agent that is a mixture is told outside, too."""
+    inner = ChatMixture(
+        [Propose(["a", "b"])], client=models("a", b=OSError("down")), name="inner"
+    )
+    for agent in (inner, inner.graph):
+        outer = create_mixture([Propose([agent]), Aggregate(Streaming(model="c"))])
+        about = outer.invoke({"messages": [("user", "Why?")]})["mixture"]
+        assert about["status"] == "degraded"
+        assert about["reasons"] == [
+            "1_propose: inner gave a degraded answer: "
+            "1_propose: b failed: OSError: down"
+        ]
 
 
 def test_a_misspelt_keyword_names_the_nearest_field() -> None:

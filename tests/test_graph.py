@@ -16,6 +16,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.runtime import get_runtime
+from langgraph.store.memory import InMemoryStore
 
 from langchain_mixture import (
     TOGETHER_PROPOSERS,
@@ -586,6 +587,52 @@ def test_the_name_of_one_step_will_do_for_an_interrupt() -> None:
     assert graph.invoke(None, thread())["messages"][-1].text == "b answers"
 
 
+def test_a_step_may_be_looked_at_before_the_run_goes_on() -> None:
+    """`interrupt_after` stops where the step has recorded what it did."""
+    client = every_abc()
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")],
+        client=client,
+        checkpointer=InMemorySaver(),
+        interrupt_after=["1_propose"],
+    )
+    graph.invoke(ask(), thread())
+    assert graph.get_state(thread()).next == ("2_aggregate",)
+    assert client["c"].asked == []
+    assert graph.invoke(None, thread())["messages"][-1].text == "c answers"
+
+
+def test_a_store_reaches_the_agents_that_are_graphs() -> None:
+    """What the mixture was built with is what its agents find."""
+
+    def node(state: MessagesState) -> Any:
+        store = get_runtime().store
+        assert store is not None
+        item = store.get(("a",), "b")
+        assert item is not None
+        return {"messages": [AIMessage(item.value["c"])]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("n", node)
+    builder.add_edge(START, "n")
+    store = InMemoryStore()
+    store.put(("a",), "b", {"c": "stored"})
+    graph = create_mixture([Propose([builder.compile()])], store=store)
+    assert graph.invoke(ask())["messages"][-1].text == "stored"
+
+
+def test_a_turns_messages_do_not_stay_in_the_state() -> None:
+    """What was kept until the answer was chosen is gone when it is."""
+    graph = create_mixture(
+        [Propose(["a", "b"]), Rank("c", 1)],
+        client=models("a", "b", c="Ranking: 2"),
+        checkpointer=InMemorySaver(),
+    )
+    graph.invoke(ask(), thread())
+    values = graph.get_state(thread()).values
+    assert values["answers"] == {}
+
+
 @pytest.mark.parametrize("face", ["graph", "chat", "chain"])
 def test_an_agent_that_is_a_graph_keeps_its_own_recursion_limit(face: str) -> None:
     """Thirty rounds of tools are the agent's business, and not the mixture's."""
@@ -776,22 +823,33 @@ def test_a_preset_names_what_it_cannot_use(make: Any, message: str) -> None:
 
 def test_presets_are_the_papers_pipelines_as_plain_lists() -> None:
     """The papers' layers, temperature and limit; the aggregator is set apart."""
+    assert TOGETHER_PROPOSERS == (
+        "wizardlm-2-8x22b",
+        "qwen1.5-110b-chat",
+        "qwen1.5-72b-chat",
+        "llama-3-70b-instruct",
+        "mixtral-8x22b-instruct",
+        "dbrx-instruct",
+    )
     three = together_moa()
     assert [type(step) for step in three] == [Propose, Synthesize, Aggregate]
     assert three[0] == Propose(TOGETHER_PROPOSERS, 0.7, 2048)
     assert three[2] == Aggregate("qwen1.5-110b-chat", temp=0.7, max_tokens=2048)
     assert len(together_moa(layers=5)) == 5
-    assert moa_lite()[1].agent == "qwen1.5-72b-chat"  # type: ignore[attr-defined]  # an Aggregate
+    assert moa_lite() == [
+        Propose(TOGETHER_PROPOSERS, 0.7, 2048),
+        Aggregate("qwen1.5-72b-chat", temp=0.7, max_tokens=2048),
+    ]
     six = self_moa("m", aggregator="x", temp=None)
     assert six == [
         Propose(["m"] * 6, max_tokens=2048),
         Aggregate("x", max_tokens=2048),
     ]
-    assert [type(step) for step in robust_moa(["a", "b"], "c", seed=1)] == [
-        Propose,
-        Shuffle,
-        Dropout,
-        Aggregate,
+    assert robust_moa(["a", "b"], "c", seed=1) == [
+        Propose(["a", "b"], 0.7, 2048),
+        Shuffle(seed=1),
+        Dropout(0.2, seed=1),
+        Aggregate("c", temp=0.7, max_tokens=2048),
     ]
 
 

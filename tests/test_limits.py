@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from langchain_mixture import (
     Shuffle,
     StepFailedError,
     Synthesize,
+    Take,
     count_calls,
     create_mixture,
     function_model,
@@ -212,23 +214,40 @@ def test_a_quorum_that_is_not_met_is_a_degraded_answer() -> None:
 
 
 LEFT_BEHIND = """
+import asyncio
+import sys
 import threading
 from langchain_core.runnables import RunnableLambda
 from langchain_mixture import Propose, create_mixture
+from tests.models import Scripted
 
 def hang(_):
     threading.Event().wait(600)
 
-agents = [RunnableLambda(lambda _: "fine"), RunnableLambda(hang)]
-graph = create_mixture([Propose(agents, quorum=1)])
-print(graph.invoke({"messages": [("user", "Why?")]})["messages"][-1].text)
+def client(model, messages, temp, max_tokens):
+    return hang(messages)
+
+hung = {"lambda": RunnableLambda(hang), "model": Scripted(model="m", script=hang)}
+agent = hung.get(sys.argv[1], "hung")
+fine = RunnableLambda(lambda _: "fine")
+graph = create_mixture([Propose([fine, agent], quorum=1)], client=client)
+question = {"messages": [("user", "Why?")]}
+if sys.argv[2] == "sync":
+    state = graph.invoke(question)
+else:
+    state = asyncio.run(graph.ainvoke(question))
+print(state["messages"][-1].text)
 """
 
 
-def test_a_sync_call_that_is_given_up_does_not_hold_the_process() -> None:
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("agent", ["lambda", "model", "client"])
+def test_a_sync_call_that_is_given_up_does_not_hold_the_process(
+    agent: str, mode: str
+) -> None:
     """The program ends while the call that nobody waits for still hangs."""
     done = subprocess.run(
-        [sys.executable, "-c", LEFT_BEHIND],
+        [sys.executable, "-c", LEFT_BEHIND, agent, mode],
         capture_output=True,
         text=True,
         timeout=120,
@@ -277,7 +296,7 @@ def test_branches_that_begin_at_once_share_one_superstep() -> None:
 
         def begin(checkpoint: str = checkpoint, shared: Any = shared) -> None:
             barrier.wait()
-            shared.append(layer.superstep(checkpoint, {}))
+            shared.append(layer.superstep((checkpoint, None), {}))
 
         racing = [threading.Thread(target=begin) for _ in range(8)]
         for racer in racing:
@@ -285,6 +304,53 @@ def test_branches_that_begin_at_once_share_one_superstep() -> None:
         for racer in racing:
             racer.join()
         assert len(set(map(id, shared))) == 1
+
+
+def test_two_runs_that_resume_one_checkpoint_do_not_share_a_quorum() -> None:
+    """A second click on "continue" gets an answer of its own."""
+    both = threading.Barrier(2, timeout=BOUND)
+    client = models("a", "s2")
+
+    def meet(_: Any) -> str:
+        both.wait()
+        return "met"
+
+    steps = [Propose(["a"]), Synthesize(["s1", "s2"], quorum=2)]
+    client["s1"] = Scripted(model="s1", script=meet)
+    graph: Any = create_mixture(
+        steps,
+        client=client,
+        checkpointer=InMemorySaver(),
+        interrupt_before=["2_synthesize"],
+    )
+    config: Any = {"configurable": {"thread_id": "1"}}
+    graph.invoke(ask(), config)
+    config = graph.get_state(config).config
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda _: graph.invoke(None, config), range(2)))
+    for state in runs:
+        outputs = state["mixture"]["history"][1]["outputs"]
+        assert outputs == ["met", "s2 answers"]
+
+
+@pytest.mark.parametrize("where", ["interrupt_before", "interrupt_after"])
+def test_runs_that_are_interrupted_at_every_node_leave_nothing_behind(
+    where: str,
+) -> None:
+    """What branches share goes with the last of them, wherever the run is cut."""
+    breaks: dict[str, Any] = {where: "*"}
+    graph: Any = create_mixture(
+        [Propose(["a", "b"]), Aggregate("a")],
+        client=models("a", "b"),
+        checkpointer=InMemorySaver(),
+        **breaks,
+    )
+    config = {"configurable": {"thread_id": "1"}}
+    state = graph.invoke(ask(), config)
+    while graph.get_state(config).next:
+        state = graph.invoke(None, config)
+    assert state["messages"][-1].text == "a answers"
+    assert left_behind(graph) == {}
 
 
 # LangGraph never awaits the branch that still queued up.
@@ -418,6 +484,19 @@ def test_after_the_deadline_nobody_is_asked() -> None:
     assert state["mixture"]["reasons"][0] == (
         "3_aggregate: last was not asked: its share of the deadline was used up"
     )
+
+
+@pytest.mark.parametrize("last", [Take(1), Map(str.strip), Shuffle(), Rank("a", 1)])
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+async def test_a_deadline_is_kept_whatever_the_last_step_is(
+    last: Any, how: str
+) -> None:
+    """Steps behind the last one that asks need no share of the time."""
+    client = models("b", a="Ranking: 1")
+    steps = [Propose(["a", "b"]), Refine(["b"]), last]
+    graph = create_mixture(steps, client=client, deadline=60)
+    state = await called(graph, how, ask(), None)
+    assert state["mixture"]["status"] == "complete"
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -1,6 +1,8 @@
 """Hostile text stays data, and keys stay secret."""
 
+import functools
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +105,22 @@ def leaking(request: dict[str, Any]) -> Answer:
     return Answer(f"Incorrect API key provided: {SECRET}", status=401)
 
 
+class Holder:
+    """An object that holds a model and asks it."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def ask(self, messages: Any) -> Any:
+        """Ask it."""
+        return self.model.invoke(messages)
+
+
+def asked_by(models: dict[str, Any], messages: Any) -> Any:
+    """Ask a model out of several."""
+    return models["m"].invoke(messages)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -119,6 +137,11 @@ def leaking(request: dict[str, Any]) -> Answer:
         ),
         lambda model: RunnableLambda(lambda messages: model.invoke(messages)),
         lambda model: RunnableBranch((lambda _: True, model), model),
+        lambda model: RunnableLambda(Holder(model).ask),
+        lambda model: RunnableLambda(functools.partial(asked_by, {"m": model})),
+        lambda model: RunnableLambda(
+            lambda messages: max([one.invoke(messages) for one in [model]], key=str)
+        ),
     ],
 )
 def test_a_key_is_in_no_error_history_repr_or_checkpoint(
@@ -172,3 +195,55 @@ def test_what_looks_like_a_key_is_redacted_and_words_are_not(
 ) -> None:
     """The shapes of providers' keys are known; a hyphenated word is none."""
     assert redact(text) == redacted
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Answer(f"my key is {SECRET}, I rank nothing"),
+        Answer(refusal=f"I will not say {SECRET}"),
+        Answer("my key is sk-proj-abcdefgh12345678"),
+    ],
+    ids=["judge", "refusal", "looks like one"],
+)
+def test_a_key_that_a_model_says_is_in_no_reason(said: Answer) -> None:
+    """What a judge wrote or a model refused is quoted without the keys in it."""
+    with serve(lambda r: said if r["model"] == "judge" else "fine") as stub:
+        client = {
+            name: ChatOpenAI(base_url=stub.url, api_key=SECRET, model=name)
+            for name in ("a", "judge")
+        }
+        steps = [Propose(["a", "a"]), Rank("judge", 1)]
+        mixture = create_mixture(steps, client=client).invoke(ask())["mixture"]
+    assert "[redacted]" in mixture["reasons"][0]
+    history = json.dumps(mixture["history"])
+    assert SECRET not in mixture["reasons"][0] + history
+    assert "sk-proj" not in mixture["reasons"][0] + history
+
+
+def test_looking_for_keys_never_costs_the_run() -> None:
+    """A function with a variable that is never set, or that holds itself, may fail."""
+
+    def agent() -> Any:
+        if not SECRET:
+            unset = 1
+
+        def fail(_: Any) -> str:
+            holding.append(fail)
+            return str(unset)
+
+        holding: list[Any] = []
+        return RunnableLambda(fail)
+
+    graph = create_mixture([Propose([agent(), Scripted(model="good")])])
+    state = graph.invoke(ask())
+    assert state["messages"][-1].text == "good answers"
+    assert "unset" in state["mixture"]["reasons"][0]
+
+
+def test_redacting_takes_no_time() -> None:
+    """What a provider or a model writes without end holds up nobody."""
+    started = time.monotonic()
+    for text in ("sk-" * 10**5, "key-" * 10**5, "api_key=" * 10**5, "bearer " * 10**5):
+        redact(text)
+    assert time.monotonic() - started < 30

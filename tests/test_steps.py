@@ -58,6 +58,7 @@ def reply(number: int, text: str = "", error: str | None = None) -> Reply:
         "out_tokens": 0,
         "message": None,
         "estimated_tokens": 0,
+        "reasons": [],
         "truncated": False,
         "outcome": "failed" if error else "answered",
     }
