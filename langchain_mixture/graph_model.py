@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
@@ -222,8 +223,11 @@ class GraphChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         chunks = self._achunks(messages, stop, run_manager, kwargs)
-        if (parent := PARENT.get()) is not None:  # core does not close what it iterates
+        # Core does not close what it iterates.
+        if (parent := PARENT.get()) is not None:
             parent.opened.append(chunks)
+        elif (task := asyncio.current_task()) is not None:  # an event stream's own
+            task.add_done_callback(lambda _: _close(chunks))
         return chunks
 
     async def _achunks(
@@ -261,6 +265,19 @@ class GraphChatModel(BaseChatModel):
             chunk_position="last",
         )
         return ChatGenerationChunk(message=chunk)
+
+
+_closing: set[asyncio.Task[None]] = set()
+"""Kept from being collected before they are done."""
+
+
+def _close(chunks: AsyncGenerator[Any]) -> None:
+    async def close() -> None:
+        await chunks.aclose()
+
+    task = asyncio.get_running_loop().create_task(close())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
 
 
 _MODES: Final = ["messages", "values", "updates"]  # interrupts are among the updates

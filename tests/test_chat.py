@@ -664,18 +664,36 @@ async def test_in_an_outer_graph_only_the_answers_tokens_appear_once(
     assert len(states) == 3
 
 
+class Endless(Streaming):
+    """Writes until it is closed, and tells when it was."""
+
+    closed: asyncio.Event
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            while True:
+                yield ChatGenerationChunk(message=AIMessageChunk(content="x"))
+                await asyncio.sleep(0)
+        finally:
+            self.closed.set()
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+async def test_closing_an_event_stream_early_ends_the_models_too() -> None:
+    """A version 3 stream that is closed stops what it has begun."""
+    closed = asyncio.Event()
+    model: Any = ChatMixture([Propose([Endless(model="e", closed=closed)])])
+    stream = await model.astream_events("Why?", version="v3")
+    async for _ in stream.text:
+        break
+    await stream.aclose()
+    async with asyncio.timeout(30):
+        await closed.wait()
+
+
 async def test_an_outer_stream_that_breaks_off_ends_the_models_too() -> None:
     """Where a reader of the tokens raises, nobody goes on writing for nothing."""
     closed = asyncio.Event()
-
-    class Endless(Streaming):
-        async def _astream(self, *args: Any, **kwargs: Any) -> Any:
-            try:
-                while True:
-                    yield ChatGenerationChunk(message=AIMessageChunk(content="x"))
-                    await asyncio.sleep(0)
-            finally:
-                closed.set()
 
     class Breaking(BaseCallbackHandler):
         raise_error = True
@@ -684,7 +702,7 @@ async def test_an_outer_stream_that_breaks_off_ends_the_models_too() -> None:
         def on_llm_new_token(self, token: Any, **_: Any) -> None:
             raise ValueError("enough")
 
-    model = ChatMixture([Propose([Endless(model="e")])])
+    model = ChatMixture([Propose([Endless(model="e", closed=closed)])])
 
     async def node(state: MessagesState) -> Any:
         return {"messages": [await model.ainvoke(state["messages"])]}
