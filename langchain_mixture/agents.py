@@ -18,7 +18,6 @@ from langchain_mixture.function_model import ClientFunction, FunctionChatModel
 from langchain_mixture.steps import Agent, Step
 from langchain_mixture.wrappers import (
     is_model,
-    is_sync,
     keys_in,
     leaves,
     name_of,
@@ -80,11 +79,6 @@ class Member:
     def is_graph(self) -> bool:
         """Whether there is a graph among what is asked."""
         return any(isinstance(leaf, PregelProtocol) for leaf in leaves(self.runnable))
-
-    @property
-    def is_sync(self) -> bool:
-        """Whether it has no async code of its own, and waits in a thread for it."""
-        return all(map(is_sync, unwrapped(self.runnable)))
 
     @property
     def is_model(self) -> bool:

@@ -24,7 +24,7 @@ from langchain_mixture.nesting import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.reply import Record
 from langchain_mixture.request import Question
-from langchain_mixture.threads import begun, in_thread
+from langchain_mixture.threads import begun
 
 
 def ask(
@@ -141,9 +141,6 @@ async def _output(question: Question, config: RunnableConfig, record: Record) ->
     agent_config = question.config(config, record.handlers)
     arguments = question.arguments()
     with detached():
-        if question.member.is_sync:  # else it would hold a place in the loop's pool
-            ask = partial(runnable.invoke, messages, agent_config, **arguments)
-            return await in_thread(ask)
         return await runnable.ainvoke(messages, agent_config, **arguments)
 
 

@@ -160,10 +160,12 @@ class ChatMixture(GraphChatModel):
             super().__init__(**{"steps": steps, "client": client, **said, **kwargs})
         except ValidationError as error:
             first = error.errors()[0]
+            if not first["loc"]:  # a subclass has a rule of its own
+                raise InvalidMixtureError(f"ChatMixture: {first['msg']}.") from error
             raise InvalidMixtureError(
                 f"ChatMixture: {first['loc'][0]} is {shown(first['input'])}; "
                 f"{first['msg']}."
-            ) from None
+            ) from error
 
     # -- The graph -------------------------------------------------------------------
 

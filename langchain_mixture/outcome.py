@@ -40,7 +40,8 @@ def update(
     incoming = before["responses"]
     failures, notes = _outcome(layer, replies)
     reasons = [*failures, *notes]
-    if not kept and incoming and failures and _keeps(layer, replies):
+    failed = any(reply["error"] is not None for reply in replies)
+    if not kept and incoming and failed and _keeps(layer, replies):
         reasons.append(f"{layer.name}: no answer; the responses before it are kept")
         kept = incoming
     if layer.last:  # the last step may have made it empty

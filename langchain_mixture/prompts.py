@@ -192,9 +192,11 @@ def _bare(line: str) -> str:
 def _verdict(lines: Sequence[str]) -> str:
     """Give what a marked line says; where it ends there, what stands beneath it."""
     said = lines[0][_MARKED.match(lines[0]).end() :]  # type: ignore[union-attr]  # it has matched
-    places = re.findall(r"\d{1,3}\)\s{0,5}(\d{1,4})", said)  # 1) 3, 2) 1
-    if places:
-        return ",".join(places)
+    places = re.findall(r"(\d{1,3})\)\s{0,5}(\d{1,4})", said)  # 1) 3, 2) 1
+    if len(places) > 1 and [int(place) for place, _ in places] == [
+        *range(1, len(places) + 1)
+    ]:
+        return ",".join(number for _, number in places)
     beneath = [line for line in lines[1:] if line.strip()]
     if said.strip() or not beneath:
         return said

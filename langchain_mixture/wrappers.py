@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
-from langchain_core.language_models import (
-    BaseChatModel,
-    BaseLanguageModel,
-    LanguageModelInput,
-)
+from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.runnables import (
     Runnable,
     RunnableBinding,
     RunnableConfig,
-    RunnableLambda,
     RunnableParallel,
     RunnableSequence,
     RunnableWithFallbacks,
@@ -74,26 +70,27 @@ def keys_in(runnable: Runnable[Any, Any]) -> set[str]:
     keys: set[str] = set()
     seen: set[int] = set()
     waiting: list[object] = [runnable]
-    while waiting:
+    while waiting and len(seen) < _MANY:
         thing = waiting.pop()
         if id(thing) not in seen:
             seen.add(id(thing))
-            if isinstance(thing, SecretStr):
-                keys.add(thing.get_secret_value())
-            waiting += _inside(thing)
+            with suppress(Exception):  # a user's object may raise whatever is asked
+                if isinstance(thing, SecretStr):
+                    keys.add(thing.get_secret_value())
+                waiting += _inside(thing)
     return keys
 
 
-_MANY: Final = 1000
-"""How long a collection may be that is looked into."""
+_MANY: Final = 10_000
+"""How many things are looked at: it is done on an error, and must not take long."""
 
 
 def _inside(thing: object) -> Iterable[object]:
     match thing:
         case Mapping():
-            return thing.values() if len(thing) <= _MANY else ()
+            return islice(thing.values(), _MANY)
         case list() | tuple():
-            return thing if len(thing) <= _MANY else ()
+            return thing[:_MANY]
         case FunctionType():
             return _used(thing)
         case MethodType():
@@ -102,11 +99,9 @@ def _inside(thing: object) -> Iterable[object]:
             return (thing.func, *thing.args, *thing.keywords.values())
         case Pregel():
             return [node.bound for node in thing.nodes.values()]
-        case Runnable():
-            return _attributes(thing)
     # An object that is called as a function, but no class nor anything built in.
-    is_ours = callable(thing) and not isinstance(thing, type)
-    return _attributes(thing) if is_ours else ()
+    is_ours = isinstance(thing, Runnable) or callable(thing)
+    return _attributes(thing) if is_ours and not isinstance(thing, type) else ()
 
 
 def _attributes(thing: object) -> Iterable[object]:
@@ -177,23 +172,6 @@ def is_model(runnable: Runnable[Any, Any]) -> bool:
     return isinstance(runnable, BaseLanguageModel) or (
         hasattr(runnable, "bind_tools") and not isinstance(runnable, PregelProtocol)
     )
-
-
-def is_sync(runnable: Runnable[Any, Any]) -> bool:
-    """Tell whether core would run it in the event loop's pool in async code.
-
-    Example:
-        >>> from langchain_core.runnables import RunnableLambda
-        >>> is_sync(RunnableLambda(str))
-        True
-    """
-    if isinstance(runnable, BaseChatModel):
-        kind = type(runnable)
-        return (kind._agenerate, kind._astream) == (  # noqa: SLF001  # what a model overrides
-            BaseChatModel._agenerate,  # noqa: SLF001  # as above
-            BaseChatModel._astream,  # noqa: SLF001  # as above
-        )
-    return isinstance(runnable, RunnableLambda) and not hasattr(runnable, "afunc")
 
 
 def name_of(runnable: Runnable[Any, Any]) -> str:

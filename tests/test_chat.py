@@ -41,7 +41,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.runtime import get_runtime
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import interrupt
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from langchain_mixture import (
     Aggregate,
@@ -1269,6 +1269,18 @@ def test_answers_of_a_plain_function_are_not_cached(cache: Any) -> None:
         graph = create_mixture([Propose(["a"])], client=client)
         state = graph.invoke({"messages": [("user", "Why?")]})
         assert state["messages"][-1].text == word
+
+
+def test_a_subclass_may_have_rules_of_its_own() -> None:
+    """What its validator says is in the error."""
+
+    class House(ChatMixture):
+        @model_validator(mode="after")
+        def _rule(self) -> Any:
+            raise ValueError("house rule: no")
+
+    with pytest.raises(InvalidMixtureError, match="house rule: no"):
+        House(steps=[Propose(["a"])])
 
 
 def test_a_degraded_mixture_as_an_agent_makes_a_degraded_answer() -> None:

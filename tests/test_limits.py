@@ -240,8 +240,10 @@ print(state["messages"][-1].text)
 """
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize("agent", ["lambda", "model", "client"])
+@pytest.mark.parametrize(
+    ("agent", "mode"),
+    [("lambda", "sync"), ("model", "sync"), ("client", "sync"), ("client", "async")],
+)
 def test_a_sync_call_that_is_given_up_does_not_hold_the_process(
     agent: str, mode: str
 ) -> None:

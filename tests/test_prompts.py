@@ -57,6 +57,8 @@ def response(text: str) -> Response:
         ("Ranking:\n1: 3\n2: 1\n3: 2", [2, 0, 1]),
         ("Ranking:\n1st: Response 3\n2nd: Response 1", [2, 0]),
         ("Ranking: 1) Response 3, 2) Response 1", [2, 0]),
+        ("Final ranking: 2) 1) 3)", [1, 0, 2]),
+        ("Ranking: 2, 1) 3", [1, 0, 2]),
         ("Ranking: top 2: 3, 1", [2, 0]),
         ("The best 2 are 3, 1", [2, 0]),
         ("### Ranking\n2 > 1", [1, 0]),

@@ -3,6 +3,7 @@
 import functools
 import json
 import time
+from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
@@ -221,16 +222,27 @@ def test_a_key_that_a_model_says_is_in_no_reason(said: Answer) -> None:
     assert "sk-proj" not in mixture["reasons"][0] + history
 
 
+class Proxy(UserDict[str, Any]):
+    """An object that raises whatever is asked of it, as some of web frameworks do."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("outside of a request")
+
+    def __len__(self) -> int:
+        raise RuntimeError("outside of a request")
+
+
 def test_looking_for_keys_never_costs_the_run() -> None:
-    """A function with a variable that is never set, or that holds itself, may fail."""
+    """A variable that is never set, a function that holds itself, a web proxy."""
 
     def agent() -> Any:
         if not SECRET:
             unset = 1
+        proxy = Proxy.__new__(Proxy)
 
         def fail(_: Any) -> str:
             holding.append(fail)
-            return str(unset)
+            return str(unset) + str(proxy)
 
         holding: list[Any] = []
         return RunnableLambda(fail)
