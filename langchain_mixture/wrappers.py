@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -69,9 +70,9 @@ def keys_in(runnable: Runnable[Any, Any]) -> set[str]:
     """
     keys: set[str] = set()
     seen: set[int] = set()
-    waiting: list[object] = [runnable]
+    waiting: deque[object] = deque([runnable])
     while waiting and len(seen) < _MANY:
-        thing = waiting.pop()
+        thing = waiting.popleft()  # the nearest first
         if id(thing) not in seen:
             seen.add(id(thing))
             with suppress(Exception):  # a user's object may raise whatever is asked
