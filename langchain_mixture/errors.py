@@ -73,12 +73,22 @@ class NoResponsesError(StepFailedError):
     """No response is left: every call failed, or a filter rejected them all."""
 
 
-def describe(error: BaseException, clean: Callable[[str], str] | None = None) -> str:
+def redact(text: str) -> str:
+    """Replace what looks like a provider's key.
+
+    Example:
+        >>> redact("Authorization: Bearer abc.def")
+        'Authorization: Bearer [redacted]'
+    """
+    return _KEYS.sub(lambda found: f"{found[1] or ''}[redacted]", text)
+
+
+def describe(error: BaseException, clean: Callable[[str], str] = redact) -> str:
     """Put an error in one line, without the keys that providers quote in theirs.
 
     Args:
         error: Of any kind; a page of HTML as its text is cut short.
-        clean: Takes keys out of a text; None = `redact`.
+        clean: Takes keys out of a text.
 
     Example:
         >>> describe(ValueError("Incorrect API key provided: sk-abcdef1234567890"))
@@ -89,20 +99,10 @@ def describe(error: BaseException, clean: Callable[[str], str] | None = None) ->
         text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001  # an error may be broken, too
         text = ""
-    said = (clean or redact)(f"{name}: {text}" if text else name)
+    said = clean(f"{name}: {text}" if text else name)
     if len(said) > LONGEST_ERROR:
         said = f"{said[:LONGEST_ERROR]}… ({len(said)} characters)"
     return said
-
-
-def redact(text: str) -> str:
-    """Replace what looks like a provider's key.
-
-    Example:
-        >>> redact("Authorization: Bearer abc.def")
-        'Authorization: Bearer [redacted]'
-    """
-    return _KEYS.sub(lambda found: f"{found[1] or ''}[redacted]", text)
 
 
 def in_texts(value: Any, change: Callable[[str], str]) -> Any:

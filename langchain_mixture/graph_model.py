@@ -117,8 +117,7 @@ class GraphChatModel(BaseChatModel):
                         return
                     yield chunk
             finally:
-                for opened in parent.opened:
-                    await opened.aclose()
+                await parent.close()
 
     if not TYPE_CHECKING:  # core's own signatures are what callers are to see
 
@@ -161,8 +160,8 @@ class GraphChatModel(BaseChatModel):
                     self._cacheable(), messages, stop, run_manager, **kwargs
                 )
             finally:
-                for opened in parent.opened if parent else ():
-                    await opened.aclose()
+                if parent is not None:
+                    await parent.close()
 
     def _generate(
         self,

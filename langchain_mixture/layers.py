@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, NamedTuple, NotRequired, TypeAlias
 
 from langchain_core.messages import AIMessage, AnyMessage, MessageLikeRepresentation
@@ -184,10 +184,23 @@ class Layer:
         agents = [(index, self.members[index]) for index in asked]
         spare = [(index, member) for index in asked for member in self.fallbacks]
         for index, member in [*agents, *spare]:  # these are asked before those
-            refused = budget.spend(calls[index], member)
-            question = self._question(state, times, calls[index], member, refused)
-            attempt = len(questions[index])
-            questions[index].append(replace(question, index=index, attempt=attempt))
+            streams = self._streams(member)
+            question = Question(
+                member=member,
+                call=calls[index],
+                request=state.get("request") or Request(),
+                step=self.name,
+                index=index,
+                attempt=len(questions[index]),
+                timeout=self._timeout(member),
+                ends=times.ends,
+                refused=budget.spend(calls[index], member),
+                streams=streams,
+                visible=streams or self.options.stream_proposals,
+                writes=self.step.answers,
+                may_answer=self.answering,
+            )
+            questions[index].append(question)
         return questions
 
     def _spent(self, state: MixtureState) -> list[LLMCall]:
@@ -198,29 +211,10 @@ class Layer:
             *calls_of(state.get("replies", [])),
         ]
 
-    def _question(
-        self,
-        state: MixtureState,
-        times: Times,
-        call: Call,
-        member: Member,
-        refused: str | None,
-    ) -> Question:
-        streams = self.answering and self.last and len(self.members) == 1
-        streams = streams and member.is_model
-        return Question(
-            member=member,
-            call=call,
-            request=state.get("request") or Request(),
-            step=self.name,
-            timeout=self._timeout(member),
-            ends=times.ends,
-            refused=refused,
-            streams=streams,
-            visible=streams or self.options.stream_proposals,
-            writes=self.step.answers,
-            may_answer=self.answering,
-        )
+    def _streams(self, member: Member) -> bool:
+        """Tell whether the tokens of an agent are the answer's stream."""
+        alone = self.answering and self.last and len(self.members) == 1
+        return alone and member.is_model
 
     def _timeout(self, member: Member) -> float | None:
         for timeout in (self.step.timeout, self.options.timeout):

@@ -86,6 +86,11 @@ class Parent:
         )
         return parent, {**config, "callbacks": manager, "run_id": run_id}
 
+    async def close(self) -> None:
+        """Close the streams that the run has opened: core does not."""
+        for opened in self.opened:
+            await opened.aclose()
+
 
 PARENT: ContextVar[Parent | None] = ContextVar("mixture_parent", default=None)
 

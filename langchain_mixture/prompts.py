@@ -157,10 +157,14 @@ def ranking(text: str, count: int) -> list[int]:
         [2, 0]
     """
     lines = [_bare(line) for line in text.splitlines()]
-    ends = [number for number, line in enumerate(lines) if _MARKED.match(line)]
+    marked = [
+        (line[found.end() :], lines[number:])
+        for number, line in enumerate(lines, 1)
+        if (found := _MARKED.match(line))
+    ]
     lists = [found[0] for line in lines for found in _LIST.finditer(line)]
     sources = (
-        _verdict(lines[ends[-1] :]) if ends else "",
+        _verdict(*marked[-1]) if marked else "",
         lists[-1] if lists else "",
         _items(lines),
         " ".join(lines),
@@ -189,16 +193,14 @@ def _bare(line: str) -> str:
     return re.sub(words, "", line)
 
 
-def _verdict(lines: Sequence[str]) -> str:
-    """Give what a marked line says; where it ends there, what stands beneath it."""
-    said = lines[0][_MARKED.match(lines[0]).end() :]  # type: ignore[union-attr]  # it has matched
+def _verdict(said: str, beneath: Sequence[str]) -> str:
+    """Give what is said behind a mark, or where nothing is, what stands beneath it."""
     places = re.findall(r"(\d{1,3})\)\s{0,5}(\d{1,4})", said)  # 1) 3, 2) 1
     if len(places) > 1 and [int(place) for place, _ in places] == [
         *range(1, len(places) + 1)
     ]:
         return ",".join(number for _, number in places)
-    beneath = [line for line in lines[1:] if line.strip()]
-    if said.strip() or not beneath:
+    if said.strip():
         return said
     return _items(beneath) or " ".join(beneath)
 

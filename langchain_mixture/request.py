@@ -87,6 +87,10 @@ class Question:
     request: Request
     step: str
     """The step's name, such as `1_propose`."""
+    index: int
+    """The position of the call among those of its step."""
+    attempt: int
+    """0 for the step's agent, more for its fallbacks."""
     timeout: float | None
     """Seconds; None = no limit."""
     ends: float | None
@@ -101,10 +105,6 @@ class Question:
     """Whether it writes text, and does not judge."""
     may_answer: bool
     """Whether the model's own message may become the answer, and is kept."""
-    index: int = 0
-    """The position of the call among those of its step."""
-    attempt: int = 0
-    """0 for the step's agent, more for its fallbacks."""
 
     def prepared(
         self, config: RunnableConfig

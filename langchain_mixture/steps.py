@@ -150,6 +150,7 @@ _AGENT = (
 _COUNT_OR_NONE = (lambda v: v is None or _is_count(v), "None or a whole number >= 1")
 
 
+_TEMPERATURE = (lambda v: v is None or _is_number(v, 0), "None or a number, 0 or more")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "agent": (_is_agent, _AGENT),
     "agents": (
@@ -157,12 +158,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"a list of one or more: {_AGENT}",
     ),
     "fallbacks": (_are_agents, f"a list, each {_AGENT}"),
-    "temp": (lambda v: v is None or _is_number(v, 0), "None or a number, 0 or more"),
+    "temp": _TEMPERATURE,
     "max_tokens": _COUNT_OR_NONE,
-    "temperature": (
-        lambda v: v is None or _is_number(v, 0),
-        "None or a number, 0 or more",
-    ),
+    "temperature": _TEMPERATURE,
     "timeout": (
         lambda v: v in (None, "default") or (_is_number(v, 0) and v > 0),
         'seconds > 0, None for no limit, or "default" for the mixture\'s',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +11,9 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import Field
+from pydantic import Field, PrivateAttr
+
+from langchain_mixture import ChatMixture
 
 Script = Callable[[list[BaseMessage]], str | AIMessage]
 
@@ -83,6 +87,23 @@ class Streaming(Scripted):
             yield ChatGenerationChunk(message=AIMessageChunk(content=text))
 
 
+class Crowd(Scripted):
+    """Counts how many of its calls are in flight at once."""
+
+    most: int = 0
+    _now: int = PrivateAttr(default=0)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        threading.Event().wait(0.02)
+        with self._lock:
+            self._now -= 1
+        return super()._generate(*args, **kwargs)
+
+
 def models(*names: str, **scripts: Any) -> dict[str, Scripted]:
     """Make one scripted model a name; those with a script answer by it."""
     plain = {name: Scripted(model=name) for name in names}
@@ -95,3 +116,21 @@ def models(*names: str, **scripts: Any) -> dict[str, Scripted]:
 def ask(text: str = "What is an ion?") -> Any:
     """Give a graph's input with one question."""
     return {"messages": [("user", text)]}
+
+
+async def called(model: Any, how: str, inputs: Any, config: Any) -> Any:
+    """Call a graph or a chat model in one of the ways, for its last word."""
+    if how == "invoke":
+        return await asyncio.to_thread(model.invoke, inputs, config)
+    if how == "ainvoke":
+        return await model.ainvoke(inputs, config)
+    options = {} if isinstance(model, ChatMixture) else {"stream_mode": "values"}
+    if how == "stream":
+        parts = await asyncio.to_thread(
+            lambda: list(model.stream(inputs, config, **options))
+        )
+    else:
+        parts = [part async for part in model.astream(inputs, config, **options)]
+    return (
+        sum(parts[1:], start=parts[0]) if isinstance(model, ChatMixture) else parts[-1]
+    )

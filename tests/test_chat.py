@@ -60,7 +60,7 @@ from langchain_mixture import (
     create_mixture,
     self_moa,
 )
-from tests.models import Scripted, Streaming, models
+from tests.models import Crowd, Scripted, Streaming, called, models
 from tests.openai_stub import Answer, Stub, serve
 
 KEY: Any = "sk-secret-secret-secret"
@@ -756,32 +756,11 @@ def test_what_the_caller_configures_is_carried_into_the_graph() -> None:
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
 async def test_the_callers_concurrency_bounds_the_calls_inside(how: str) -> None:
     """max_concurrency of a call is that of the mixture's calls, however it is asked."""
-    now, most = 0, 0
-    lock = threading.Lock()
-
-    def counted(_: Any) -> str:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        threading.Event().wait(0.02)
-        with lock:
-            now -= 1
-        return "x"
-
-    agent = Scripted(model="m", script=counted)
-    model = ChatMixture([Propose([agent] * 8), Aggregate(agent)])
-    config: Any = {"max_concurrency": 2}
-    if how == "invoke":
-        model.invoke("?", config)
-    elif how == "ainvoke":
-        await model.ainvoke("?", config)
-    elif how == "stream":
-        list(model.stream("?", config))
-    else:
-        _ = [chunk async for chunk in model.astream("?", config)]
-    assert most == 2
-    assert len(agent.asked) == 9
+    crowd = Crowd(model="m")
+    model = ChatMixture([Propose([crowd] * 8), Aggregate(crowd)])
+    await called(model, how, "?", {"max_concurrency": 2})
+    assert crowd.most == 2
+    assert len(crowd.asked) == 9
 
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")

@@ -36,7 +36,7 @@ from langchain_mixture import (
     run,
     together_moa,
 )
-from tests.models import Scripted, Streaming, ask, models
+from tests.models import Crowd, Scripted, Streaming, ask, called, models
 from tests.openai_stub import Answer, Stub, serve
 
 KEY: Any = "none"
@@ -121,24 +121,6 @@ async def test_a_quorum_goes_on_without_the_slowest(
             "1_propose: rests on 2 of 3 answers, as its quorum of 2 allows"
         ]
         assert sorted(stub.asked()) == ["a", "b", "last", "slow"]
-
-
-async def called(model: Any, how: str, inputs: Any, config: Any) -> Any:
-    """Call a graph or a chat model in one of the ways, for its last word."""
-    if how == "invoke":
-        return await asyncio.to_thread(model.invoke, inputs, config)
-    if how == "ainvoke":
-        return await model.ainvoke(inputs, config)
-    options = {} if isinstance(model, ChatMixture) else {"stream_mode": "values"}
-    if how == "stream":
-        parts = await asyncio.to_thread(
-            lambda: list(model.stream(inputs, config, **options))
-        )
-    else:
-        parts = [part async for part in model.astream(inputs, config, **options)]
-    return (
-        sum(parts[1:], start=parts[0]) if isinstance(model, ChatMixture) else parts[-1]
-    )
 
 
 async def test_a_call_that_is_given_up_closes_its_request(
@@ -689,24 +671,11 @@ def test_tokens_that_a_model_does_not_report_are_estimated_and_said_to_be() -> N
 
 def test_max_concurrency_bounds_the_calls_in_flight() -> None:
     """One mixture makes no more calls at once than it may."""
-    now, most = 0, 0
-    lock = threading.Lock()
-
-    def counted(_: Any) -> str:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        threading.Event().wait(0.01)
-        with lock:
-            now -= 1
-        return "x"
-
-    agent = Scripted(model="m", script=counted)
-    graph = create_mixture([Propose([agent] * 8), Aggregate(agent)])
+    crowd = Crowd(model="m")
+    graph = create_mixture([Propose([crowd] * 8), Aggregate(crowd)])
     graph.invoke(ask(), {"max_concurrency": 2})
-    assert most == 2
-    assert len(agent.asked) == 9
+    assert crowd.most == 2
+    assert len(crowd.asked) == 9
 
 
 # -- Retry ---------------------------------------------------------------------------
