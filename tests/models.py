@@ -11,11 +11,16 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
 from pydantic import Field, PrivateAttr
 
-from langchain_mixture import ChatMixture
+from langchain_mixture import Aggregate, ChatMixture, Propose
+from tests.openai_stub import Stub
 
 Script = Callable[[list[BaseMessage]], str | AIMessage]
+
+KEY: Any = "sk-secret-secret-secret"
 
 
 class Scripted(BaseChatModel):
@@ -134,3 +139,32 @@ async def called(model: Any, how: str, inputs: Any, config: Any) -> Any:
     return (
         sum(parts[1:], start=parts[0]) if isinstance(model, ChatMixture) else parts[-1]
     )
+
+
+def mixture(*extra: Any, **fields: Any) -> ChatMixture:
+    """Make a mixture of two proposers and an aggregator that stream."""
+    client = {name: Streaming(model=name) for name in "abc"}
+    steps = [Propose(["a", "b"]), Aggregate("c"), *extra]
+    return ChatMixture(steps=steps, client=client, **fields)
+
+
+def over(stub: Stub, *names: str, **fields: Any) -> ChatMixture:
+    """Make a mixture of real clients; the last name aggregates."""
+    clients = {
+        name: ChatOpenAI(
+            base_url=stub.url,
+            api_key=KEY,
+            model=name,
+            stream_usage=True,
+            max_retries=0,
+        )
+        for name in names
+    }
+    *proposers, last = names
+    return ChatMixture([Propose(proposers), Aggregate(last)], client=clients, **fields)
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b

@@ -1,0 +1,143 @@
+"""ChatMixture as an object: fields, copies, token counts, and the profile."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+from langchain_core.messages import (
+    BaseMessage,
+    HumanMessage,
+    trim_messages,
+)
+from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import model_validator
+
+from langchain_mixture import (
+    Aggregate,
+    ChatMixture,
+    InvalidMixtureError,
+    Propose,
+)
+from tests.models import Scripted, Streaming, mixture
+
+
+def test_it_pickles_and_copies_and_follows_assignment() -> None:
+    """A used mixture travels, and a changed one is built anew."""
+    model = mixture()
+    model.invoke("Why?")
+    for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert twin.invoke("Why?").text == "c answers"
+    changed = model.model_copy(update={"steps": [Propose(["a"])]})
+    assert changed.invoke("Why?").text == "a answers"
+    assert model.invoke("Why?").text == "c answers"
+    model.steps = [Propose(["b"])]
+    assert model.invoke("Why?").text == "b answers"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": "hot"},
+        {"temperature": -3},
+        {"max_tokens": 0},
+        {"stop": 5},
+        {"report_usage": "perhaps"},
+        {"name": 5},
+    ],
+)
+def test_a_wrong_value_of_a_field_names_the_field(fields: Any) -> None:
+    """Every error of building is one of this package's, whichever field it is of."""
+    (name,) = fields
+    with pytest.raises(InvalidMixtureError, match=f"ChatMixture: {name} is "):
+        mixture(**fields)
+
+
+def test_a_subclass_may_have_rules_of_its_own() -> None:
+    """What its validator says is in the error."""
+
+    class House(ChatMixture):
+        @model_validator(mode="after")
+        def _rule(self) -> Any:
+            raise ValueError("house rule: no")
+
+    with pytest.raises(InvalidMixtureError, match="house rule: no"):
+        House(steps=[Propose(["a"])])
+
+
+def test_a_misspelt_keyword_names_the_nearest_field() -> None:
+    """Nothing that was meant is silently ignored."""
+    with pytest.raises(
+        InvalidMixtureError, match=r"no field 'temprature'.*temperature"
+    ):
+        mixture(temprature=0.1)
+    with pytest.raises(InvalidMixtureError, match=r"'checkpointer'.*create_mixture"):
+        mixture(checkpointer=InMemorySaver())
+    with pytest.raises(InvalidMixtureError, match="1_aggregate needs responses"):
+        ChatMixture([Aggregate("openai:gpt-4o")])
+    with pytest.warns(UserWarning, match="max_retries has no meaning"):
+        mixture(max_retries=2)
+    with pytest.raises(InvalidMixtureError, match="steps is 'gpt-4o'; allowed"):
+        ChatMixture("gpt-4o")  # type: ignore[arg-type]
+
+
+def test_constructing_is_cheap_and_resolves_no_name() -> None:
+    """Names become models when the mixture is first called."""
+    made: list[str] = []
+
+    def client(name: str) -> Scripted:
+        made.append(name)
+        return Scripted(model=name)
+
+    model = ChatMixture([Propose(["a"]), Aggregate("b")], client=client)
+    assert made == []
+    model.invoke("Why?")
+    model.invoke("Why?")
+    assert made == ["a", "b"]
+
+
+def test_tokens_are_counted_as_the_answering_model_counts_them() -> None:
+    """trim_messages takes a mixture as its counter, as it takes any model."""
+
+    class Counting(Streaming):
+        def get_num_tokens_from_messages(self, messages: Any, tools: Any = None) -> int:
+            return 10 * len(messages)
+
+        def get_token_ids(self, text: str) -> list[int]:
+            return [1, 2, 3]
+
+    talk: list[BaseMessage] = [HumanMessage(str(n)) for n in range(9)]
+    model = ChatMixture(
+        [Propose([Streaming(model="a")]), Aggregate(Counting(model="c"))]
+    )
+    assert len(trim_messages(talk, max_tokens=35, token_counter=model)) == 3
+    assert model.get_num_tokens("Why?") == 3
+    chain = ChatMixture([Propose([RunnableLambda(lambda _: "x")])])
+    assert chain.get_num_tokens_from_messages(talk) > 9
+
+
+def test_the_profile_joins_those_of_its_models() -> None:
+    """Tools as the answering model's, the smallest window, images if all take them."""
+    big = Scripted(
+        model="big",
+        profile={
+            "max_input_tokens": 9,
+            "image_inputs": True,
+            "tool_calling": True,
+            "structured_output": True,
+        },
+    )
+    small = Scripted(
+        model="small", profile={"max_input_tokens": 5, "tool_calling": False}
+    )
+    assert ChatMixture([Propose([big, small]), Aggregate(big)]).profile == {
+        "max_input_tokens": 5,
+        "image_inputs": False,
+        "tool_calling": True,
+        "structured_output": True,
+    }
+    named = ChatMixture([Propose(["a"]), Aggregate("a")], client={"a": big})
+    assert (named.profile or {})["structured_output"] is True
+    assert ChatMixture([Propose(["openai:gpt-4o"])]).profile is None
+    assert mixture().model_name == "langchain-mixture"

@@ -1,0 +1,168 @@
+"""ChatMixture with tools: who is offered them, and who reads what they returned."""
+
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import (
+    AIMessage,
+    HumanMessage,
+    ToolMessage,
+)
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+
+from langchain_mixture import (
+    Aggregate,
+    ChatMixture,
+    InvalidMixtureError,
+    Propose,
+    Rank,
+)
+from tests.models import KEY, Scripted, add, over
+from tests.openai_stub import Answer, serve
+
+
+def adding(request: dict[str, Any]) -> Answer | str:
+    """Call `add` when asked, and tell its result when it is there."""
+    last = request["messages"][-1]
+    if request.get("tools") and last["role"] == "user":
+        call = {"name": "add", "arguments": '{"a": 2, "b": 3}'}
+        return Answer(
+            tool_calls=[{"id": "c1", "type": "function", "function": call}],
+            finish="tool_calls",
+        )
+    return f"{request['model']}: {last['content']}"
+
+
+async def test_an_agent_completes_a_tool_loop() -> None:
+    """create_agent calls the tool that the mixture asks for, sync and async."""
+    with serve(adding) as stub:
+        agent: Any = create_agent(over(stub, "a", "b", "c"), [add])
+        inputs = {"messages": [("user", "What is 2 + 3?")]}
+        for state in (agent.invoke(inputs), await agent.ainvoke(inputs)):
+            _, wish, result, answer = state["messages"]
+            assert wish.tool_calls[0]["args"] == {"a": 2, "b": 3}
+            assert (result.text, answer.text) == ("5", "c: 5")
+        system = next(
+            r["messages"][0]["content"] for r in stub.requests if r["model"] == "c"
+        )
+        assert '[would call the tool add with {"a": 2, "b": 3}]' in system
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent", "advisers"),
+    [
+        (None, None, True),
+        ("auto", "auto", True),
+        ("none", "none", False),
+        ("any", "required", False),
+        ("required", "required", False),
+        (True, "required", False),
+        ("add", {"type": "function", "function": {"name": "add"}}, False),
+        (
+            {"type": "function", "function": {"name": "add"}},
+            {"type": "function", "function": {"name": "add"}},
+            False,
+        ),
+    ],
+)
+def test_every_form_of_tool_choice_reaches_the_answering_model(
+    choice: Any, sent: Any, advisers: bool
+) -> None:
+    """Advisers are offered the tools only where the answer may do without."""
+    with serve() as stub:
+        over(stub, "a", "c").bind_tools([add], tool_choice=choice).invoke("Why?")
+        adviser, answering = stub.requests
+        assert answering["tools"][0]["function"]["name"] == "add"
+        assert answering.get("tool_choice") == sent
+        assert ("tools" in adviser) is advisers
+
+
+def test_tools_are_bound_beneath_wrappers() -> None:
+    """Neither an earlier binding nor a retry nor a fallback is lost."""
+    with serve() as stub:
+        base = ChatOpenAI(base_url=stub.url, api_key=KEY, model="base")
+        wrapped = base.bind(model="named", seed=5).with_retry().with_config(tags=["t"])
+        model = ChatMixture([Propose([wrapped]), Aggregate(wrapped)])
+        model.bind_tools([add], strict=True).invoke("Why?")
+        for request in stub.requests:
+            assert (request["model"], request["seed"]) == ("named", 5)
+            assert request["tools"][0]["function"]["name"] == "add"
+        assert stub.requests[1]["tools"][0]["function"]["strict"] is True
+        fallback = ChatMixture([Propose([base.with_fallbacks([base])])])
+        fallback.bind_tools([add]).invoke("Why?")
+        assert "tools" in stub.requests[-1]
+
+
+@pytest.mark.parametrize(
+    "agent", [Scripted(model="plain"), RunnableLambda(lambda _: "x", name="plain")]
+)
+def test_an_answering_model_without_tools_is_an_error_at_bind_tools(agent: Any) -> None:
+    """The error names the model before anything is asked."""
+    with serve() as stub:
+        able = ChatOpenAI(base_url=stub.url, api_key=KEY, model="able")
+        model = ChatMixture([Propose([able]), Aggregate(agent)])
+        with pytest.raises(InvalidMixtureError, match="'plain', which answers, cannot"):
+            model.bind_tools([add])
+
+
+def test_a_picture_that_a_tool_returned_reaches_who_has_no_tools() -> None:
+    """What a tool gave beside text is shown to every model."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    blocks: Any = [{"type": "text", "text": "see"}, picture]
+    talk = [
+        HumanMessage("Look."),
+        AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}]),
+        ToolMessage(blocks, tool_call_id="1"),
+    ]
+    plain = Scripted(model="plain")
+    with serve() as stub:
+        able = ChatOpenAI(base_url=stub.url, api_key=KEY, model="able")
+        model = ChatMixture([Propose([plain]), Aggregate(able)])
+        model.bind_tools([add]).invoke(talk)
+    head = {"type": "text", "text": "[the tool look returned]"}
+    assert plain.asked[0][-1].content == [head, *blocks]
+
+
+def test_an_adviser_without_tools_reads_the_tools_history_as_text() -> None:
+    """Who cannot bind tools is asked all the same, with nothing it cannot read."""
+    talk = [
+        HumanMessage("What is 2 + 3?"),
+        AIMessage(
+            "", tool_calls=[{"name": "add", "args": {"a": 2, "b": 3}, "id": "c1"}]
+        ),
+        ToolMessage("5", tool_call_id="c1"),
+    ]
+    plain = Scripted(model="plain")
+    judge = Scripted(model="judge", script="Ranking: 1")
+    with serve() as stub:
+        able = ChatOpenAI(base_url=stub.url, api_key=KEY, model="able")
+        model = ChatMixture([Propose([plain, able]), Rank(judge, 1), Aggregate(able)])
+        model.bind_tools([add]).invoke(talk)
+    texts = [
+        "What is 2 + 3?",
+        '[called the tool add with {"a": 2, "b": 3}]',
+        "[the tool add returned] 5",
+    ]
+    assert [m.text for m in plain.asked[0]] == texts
+    assert [m.text for m in judge.asked[0][1:]] == texts
+    assert not any(getattr(m, "tool_calls", None) for m in plain.asked[0])
+    assert stub.requests[0]["messages"][-1]["role"] == "tool"
+
+
+def test_what_a_tool_says_to_its_provider_is_kept() -> None:
+    """A tool's extras reach the answering model, who knows what they mean."""
+
+    @tool(extras={"defer_loading": True})
+    def search(query: str) -> str:
+        """Search."""
+        return query
+
+    with serve() as stub:
+        over(stub, "a", "c").bind_tools([search]).invoke("Why?")
+        ChatOpenAI(base_url=stub.url, api_key=KEY, model="c").bind_tools(
+            [search]
+        ).invoke("Why?")
+        assert stub.requests[1]["tools"] == stub.requests[2]["tools"]
