@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
-from langchain_core.caches import BaseCache
-from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import (
     BaseChatModel,
     BaseLanguageModel,
@@ -28,9 +26,9 @@ from langchain_mixture.agents import Client, Member
 from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
 from langchain_mixture.graph import MixtureGraph, build, create_mixture
 from langchain_mixture.graph_model import GraphChatModel, distinct
-from langchain_mixture.identity import CompleteOnly, Unknown, identity_of, profile_of
 from langchain_mixture.layers import ChatInput, Layer, layers_of, whom
 from langchain_mixture.limits import OnFailure, Options
+from langchain_mixture.profile import outline_of, profile_of
 from langchain_mixture.request import Request
 from langchain_mixture.steps import Step, Timeout, check_value
 from langchain_mixture.wrappers import leaves, with_model
@@ -119,6 +117,9 @@ class ChatMixture(GraphChatModel):
     model_name: str = "langchain-mixture"
     """What traces call it; no known model's name."""
 
+    cache: Literal[False] = False
+    """Always off: the models inside keep their own caches."""
+
     _built: _Built = PrivateAttr(default_factory=_Built)
 
     def __init__(
@@ -151,6 +152,11 @@ class ChatMixture(GraphChatModel):
                 stacklevel=2,
             )
             del kwargs[key]
+        if kwargs.get("cache", False) is not False:
+            raise InvalidMixtureError(
+                f"ChatMixture: cache is {shown(kwargs['cache'])}; allowed: False. Set "
+                "cache on the models of its steps: each keeps its own answers."
+            )
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
         whom(steps, options)
         said = {key: value for key, value in vars(options).items() if key in known}
@@ -401,11 +407,10 @@ class ChatMixture(GraphChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """What tells two mixtures apart in a cache: all of the pipeline, no secret."""
+        """Names and sizes, for traces; no model's settings, which may hold secrets."""
         return {
             "model_name": self.model_name,
-            "steps": [identity_of(step) for step in self.steps],
-            "client": identity_of(self.client),
+            "steps": outline_of(self.steps),
             **vars(self._options),
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
@@ -413,15 +418,10 @@ class ChatMixture(GraphChatModel):
             "report_usage": self.report_usage,
         }
 
-    def _cacheable(self) -> BaseChatModel:
-        """Keep out of the cache what is degraded, and what functions have made."""
-        cache = get_llm_cache() if self.cache in (None, True) else self.cache
-        if not isinstance(cache, BaseCache):
-            return self
-        self._compiled()  # so that the copy has it, too
-        unknown = Unknown.is_in(self._identifying_params)
-        kept = False if unknown else CompleteOnly(cache)
-        return self.model_copy(update={"cache": kept})
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"
+
+    __str__ = __repr__
 
     def get_token_ids(self, text: str) -> list[int]:
         """Encode a text as the answering model does."""

@@ -50,10 +50,6 @@ class GraphChatModel(BaseChatModel):
     def _message(self, state: dict[str, Any]) -> AIMessage:
         """Make this model's message of what the graph came to."""
 
-    def _cacheable(self) -> BaseChatModel:
-        """Give the model whose answers a cache may keep: this one, or a copy."""
-        return self
-
     def invoke(
         self,
         input: LanguageModelInput,
@@ -62,7 +58,10 @@ class GraphChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AIMessage:
-        return super().invoke(input, carrying(config), stop=stop, **kwargs)
+        manager = CallbackManager.configure(ensure_config(config)["callbacks"])
+        parent, config = Parent.begun(manager, ensure_config(config))
+        with during(PARENT, parent):
+            return super().invoke(input, config, stop=stop, **kwargs)
 
     async def ainvoke(
         self,
@@ -72,7 +71,13 @@ class GraphChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AIMessage:
-        return await super().ainvoke(input, carrying(config), stop=stop, **kwargs)
+        manager = AsyncCallbackManager.configure(ensure_config(config)["callbacks"])
+        parent, config = Parent.begun(manager, ensure_config(config))
+        with during(PARENT, parent):
+            try:
+                return await super().ainvoke(input, config, stop=stop, **kwargs)
+            finally:
+                await parent.close()
 
     def stream(
         self,
@@ -130,38 +135,6 @@ class GraphChatModel(BaseChatModel):
             if kwargs.get("version") == "v3":
                 config = carrying(config)
             return super().astream_events(input, config, **kwargs)
-
-    def _generate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        # Private, as core has no public place where a run manager is known before
-        # `_stream` is called on behalf of `invoke`; the tests of traces pin it.
-        model = BaseChatModel._generate_with_cache  # noqa: SLF001
-        parent = Parent.of(run_manager) if run_manager else None
-        with during(PARENT, parent):
-            return model(self._cacheable(), messages, stop, run_manager, **kwargs)
-
-    async def _agenerate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        model = BaseChatModel._agenerate_with_cache  # noqa: SLF001  # as above
-        parent = Parent.of(run_manager) if run_manager else None
-        with during(PARENT, parent):
-            try:
-                return await model(
-                    self._cacheable(), messages, stop, run_manager, **kwargs
-                )
-            finally:
-                if parent is not None:
-                    await parent.close()
 
     def _generate(
         self,

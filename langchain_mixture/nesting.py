@@ -107,7 +107,9 @@ def inner_config(
     stream, and deliver its tokens a second time. So do the tags that silence a stream,
     and, where the model itself `streams`, the ears of the caller's handlers.
     """
-    parent = Parent.of(run) if run is not None else PARENT.get()
+    parent = PARENT.get()
+    if run is not None and (parent is None or parent.run_id != run.run_id):
+        parent = Parent.of(run)
     if parent is None:
         return {}
     handlers = [h for h in parent.handlers if not listens(h)]

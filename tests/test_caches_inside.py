@@ -1,4 +1,4 @@
-"""The LLM caches of the models inside a mixture."""
+"""LLM caches: the models inside a mixture have theirs, the mixture has none."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from langchain_core.globals import set_llm_cache
 from langchain_openai import ChatOpenAI
 
 from langchain_mixture import (
+    ChatMixture,
+    InvalidMixtureError,
     Propose,
     create_mixture,
     self_moa,
@@ -52,3 +54,27 @@ def test_answers_of_a_plain_function_are_not_cached(cache: Any) -> None:
         graph = create_mixture([Propose(["a"])], client=client)
         state = graph.invoke({"messages": [("user", "Why?")]})
         assert state["messages"][-1].text == word
+
+
+@pytest.mark.parametrize("how", ["invoke", "stream"])
+def test_a_mixture_keeps_no_answer_of_its_own(cache: Any, how: str) -> None:
+    """Under a global cache a model that is not cached is asked anew each time."""
+    count = iter(range(100))
+    inside = Scripted(model="a", script=lambda _: f"{next(count)}", cache=False)
+    model = ChatMixture([Propose([inside])])
+
+    def answer() -> str:
+        if how == "invoke":
+            return model.invoke("Why?").text
+        return "".join(chunk.text for chunk in model.stream("Why?"))
+
+    assert [answer(), answer()] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    "value", [True, None, InMemoryCache()], ids=["True", "None", "cache"]
+)
+def test_a_cache_on_a_mixture_is_refused(value: Any) -> None:
+    """The error says where a cache belongs."""
+    with pytest.raises(InvalidMixtureError, match="on the models of its steps"):
+        ChatMixture([Propose(["a"])], cache=value)

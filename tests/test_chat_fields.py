@@ -5,12 +5,14 @@ import pickle
 from typing import Any
 
 import pytest
+from langchain_core.load import dumpd
 from langchain_core.messages import (
     BaseMessage,
     HumanMessage,
     trim_messages,
 )
 from langchain_core.runnables import RunnableLambda
+from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import model_validator
 
@@ -20,7 +22,7 @@ from langchain_mixture import (
     InvalidMixtureError,
     Propose,
 )
-from tests.models import Scripted, Streaming, mixture
+from tests.models import KEY, Scripted, Streaming, mixture
 
 
 def test_it_pickles_and_copies_and_follows_assignment() -> None:
@@ -141,3 +143,19 @@ def test_the_profile_joins_those_of_its_models() -> None:
     assert (named.profile or {})["structured_output"] is True
     assert ChatMixture([Propose(["openai:gpt-4o"])]).profile is None
     assert mixture().model_name == "langchain-mixture"
+
+
+def test_what_a_trace_tells_of_a_mixture_is_names_alone() -> None:
+    """No header, query, password or bound key of a model inside is in it."""
+    inside = ChatOpenAI(
+        model="gpt-4o",
+        api_key=KEY,
+        base_url="http://user:hidden-1@127.0.0.1:1/v1",
+        default_headers={"x-token": "hidden-2"},
+        default_query={"token": "hidden-3"},
+    ).bind(extra_headers={"authorization": "hidden-4"})
+    model = ChatMixture([Propose([inside, "gpt-4.1"])], client={"gpt-4.1": inside})
+    told = f"{dumpd(model)} {model._identifying_params} {model!r} {model}"
+    assert "hidden" not in told
+    assert KEY not in told
+    assert repr(model) == "ChatMixture(Propose(gpt-4o, gpt-4.1))"

@@ -125,7 +125,7 @@ LAYERS = [
     {"llm_steps", "transform_steps", "agents"},
     {"presets", "limits", "request"},
     {"reply", "layers"},
-    {"calls", "outcome", "identity"},
+    {"calls", "outcome", "profile"},
     {"graph"},
     {"chat"},
     {"__init__"},
