@@ -16,9 +16,10 @@ from langchain_core.runnables import Runnable, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_mixture.agents import Client
-from langchain_mixture.errors import InvalidMixtureError, redact
+from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.layers import Layer, layers_of
 from langchain_mixture.limits import Options
+from langchain_mixture.secrets import redact
 from langchain_mixture.steps import Step
 from langchain_mixture.wrappers import leaves
 
