@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from langchain_core.runnables import Runnable, RunnableSequence
 from langgraph.pregel.protocol import PregelProtocol
 
-from langchain_mixture.errors import InvalidMixtureError, describe, redact, shown
+from langchain_mixture.errors import InvalidMixtureError, shown
 from langchain_mixture.function_model import ClientFunction, FunctionChatModel
+from langchain_mixture.secrets import cleaner, describe
 from langchain_mixture.steps import Agent, Step
 from langchain_mixture.wrappers import (
     is_model,
-    keys_in,
     leaves,
     name_of,
     unwrapped,
@@ -44,10 +44,6 @@ _CLIENTS = (
 )
 
 
-MIN_SECRET: Final = 8
-"""How many characters what is taken for a key has at the least."""
-
-
 @dataclass(frozen=True)
 class Member:
     """One agent of one step, ready to be asked."""
@@ -63,17 +59,9 @@ class Member:
     """What the step says to the model: temperature, max_tokens."""
 
     @cached_property
-    def _secrets(self) -> list[str]:
-        """The keys that its models hold, the longest first."""
-        # A placeholder for servers that want none, such as "EMPTY", is a word.
-        held = (key for key in keys_in(self.runnable) if len(key) >= MIN_SECRET)
-        return sorted(held, key=len, reverse=True)
-
-    def without_secrets(self, text: str) -> str:
-        """Take out of a text the keys that its models hold, and what looks like one."""
-        for secret in self._secrets:
-            text = text.replace(secret, "[redacted]")
-        return redact(text)
+    def without_secrets(self) -> Callable[[str], str]:
+        """Takes the keys of its models, and what looks like one, out of a text."""
+        return cleaner(self.runnable)
 
     @property
     def is_graph(self) -> bool:

@@ -8,25 +8,9 @@ MixtureError
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
 
 from langchain_mixture.records import HistoryRow, Response
-
-_KEYS = re.compile(
-    r"""(?ix)
-    \b(?:sk|pk|rk|gsk|xai|hf|pplx|r8|key|lsv2|gh[pousr])[-_]
-      (?=[A-Za-z_\-*.]{0,80}[0-9*])[A-Za-z0-9_\-*.]{12,}
-    | \bAIza[A-Za-z0-9_\-]{20,}
-    | (?<=bearer\s)[^\s'",}]+
-    | (?<=api[-_]key)(["']?\s?[=:]\s?["']?)[^\s'",&}]+
-    """
-)
-
-
-LONGEST_ERROR: Final = 1000
-"""Characters of a provider's error that are kept."""
 
 
 class MixtureError(Exception):
@@ -71,49 +55,6 @@ class StepFailedError(MixtureError, RuntimeError):
 
 class NoResponsesError(StepFailedError):
     """No response is left: every call failed, or a filter rejected them all."""
-
-
-def redact(text: str) -> str:
-    """Replace what looks like a provider's key.
-
-    Example:
-        >>> redact("Authorization: Bearer abc.def")
-        'Authorization: Bearer [redacted]'
-    """
-    return _KEYS.sub(lambda found: f"{found[1] or ''}[redacted]", text)
-
-
-def describe(error: BaseException, clean: Callable[[str], str] = redact) -> str:
-    """Put an error in one line, without the keys that providers quote in theirs.
-
-    Args:
-        error: Of any kind; a page of HTML as its text is cut short.
-        clean: Takes keys out of a text.
-
-    Example:
-        >>> describe(ValueError("Incorrect API key provided: sk-abcdef1234567890"))
-        'ValueError: Incorrect API key provided: [redacted]'
-    """
-    name = type(error).__name__
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001  # an error may be broken, too
-        text = ""
-    said = clean(f"{name}: {text}" if text else name)
-    if len(said) > LONGEST_ERROR:
-        said = f"{said[:LONGEST_ERROR]}… ({len(said)} characters)"
-    return said
-
-
-def in_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """Change every text in plain data."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, list):
-        return [in_texts(item, change) for item in value]
-    if isinstance(value, dict):
-        return {key: in_texts(item, change) for key, item in value.items()}
-    return value
 
 
 def shown(value: object) -> str:

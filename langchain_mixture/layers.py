@@ -18,12 +18,7 @@ from langgraph.graph import add_messages
 from typing_extensions import TypedDict
 
 from langchain_mixture.agents import Client, Member, members, resolver
-from langchain_mixture.errors import (
-    InvalidMixtureError,
-    StepFailedError,
-    describe,
-    shown,
-)
+from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
 from langchain_mixture.limits import Budget, Latch, Options
 from langchain_mixture.records import (
     Call,
@@ -36,6 +31,7 @@ from langchain_mixture.records import (
     usage_of,
 )
 from langchain_mixture.request import Question, Request
+from langchain_mixture.secrets import describe
 from langchain_mixture.steps import Agent, Step
 
 DEFAULT_TIMEOUT: Final = 300.0

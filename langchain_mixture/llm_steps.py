@@ -11,6 +11,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_mixture import prompts
+from langchain_mixture.ranking import ranking
 from langchain_mixture.records import Call, Reply, Response, answered
 from langchain_mixture.steps import SHOWING, Agent, CheckedStep, Prompt, Timeout
 
@@ -292,7 +293,7 @@ class Rank(CheckedStep):
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
         def check(text: str) -> None:
-            if not prompts.ranking(text, len(responses)):
+            if not ranking(text, len(responses)):
                 raise ValueError(
                     f"the judge names none of the {len(responses)} responses: "
                     f"{text[:200]!r}"
@@ -312,7 +313,7 @@ class Rank(CheckedStep):
         named = [
             index
             for judgement in answered(replies)
-            for index in prompts.ranking(judgement["text"], len(responses))
+            for index in ranking(judgement["text"], len(responses))
         ]
         order = dict.fromkeys([*named, *range(len(responses))])
         return [responses[index] for index in order][: self.n]

@@ -19,11 +19,12 @@ from langchain_core.messages.ai import add_usage
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents import Member
-from langchain_mixture.errors import describe, in_texts, shown
+from langchain_mixture.errors import shown
 from langchain_mixture.limits import GivenUpError
 from langchain_mixture.nesting import is_streamed
 from langchain_mixture.records import Call, Outcome, Reply, estimated
 from langchain_mixture.request import Question
+from langchain_mixture.secrets import describe, in_texts, redact_error
 
 
 class Record:
@@ -186,7 +187,7 @@ class _Redactor(BaseCallbackHandler):
     def on_llm_error(
         self, error: BaseException, *, response: Any = None, **kwargs: Any
     ) -> None:
-        self._redact(error)
+        redact_error(error, self._member.without_secrets)
         # Core hands on what the provider's HTTP response said, too.
         for generations in getattr(response, "generations", []):
             for generation in generations:
@@ -197,17 +198,7 @@ class _Redactor(BaseCallbackHandler):
                     )
 
     def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
-        self._redact(error)
-
-    def _redact(self, error: BaseException) -> None:
-        seen: set[int] = set()
-        link: BaseException | None = error
-        while link is not None and id(link) not in seen:
-            seen.add(id(link))
-            link.args = tuple(
-                in_texts(part, self._member.without_secrets) for part in link.args
-            )
-            link = link.__cause__ or link.__context__
+        redact_error(error, self._member.without_secrets)
 
 
 def _message(output: object, member: Member) -> AIMessage:

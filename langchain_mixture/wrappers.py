@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from functools import partial
-from itertools import islice
-from types import CodeType, FunctionType, MethodType
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
 from langchain_core.messages import BaseMessage, convert_to_messages
@@ -22,9 +17,7 @@ from langchain_core.runnables import (
 )
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
-from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
-from pydantic import SecretStr
 
 from langchain_mixture.errors import InvalidMixtureError
 
@@ -55,71 +48,6 @@ def unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
         yield from unwrapped(runnable.default)
     else:
         yield runnable
-
-
-def keys_in(runnable: Runnable[Any, Any]) -> set[str]:
-    """Give the keys that are held by what a Runnable is made of.
-
-    Chains, wrappers and graphs are followed, and functions to what they use.
-
-    Example:
-        >>> from langchain_core.runnables import RunnableLambda
-        >>> key = SecretStr("abc")
-        >>> keys_in(RunnableLambda(lambda text: (text, key)))
-        {'abc'}
-    """
-    keys: set[str] = set()
-    seen: set[int] = set()
-    waiting: deque[object] = deque([runnable])
-    while waiting and len(seen) < _MANY:
-        thing = waiting.popleft()  # the nearest first
-        if id(thing) not in seen:
-            seen.add(id(thing))
-            with suppress(Exception):  # a user's object may raise whatever is asked
-                if isinstance(thing, SecretStr):
-                    keys.add(thing.get_secret_value())
-                waiting += _inside(thing)
-    return keys
-
-
-_MANY: Final = 10_000
-"""How many things are looked at: it is done on an error, and must not take long."""
-
-
-def _inside(thing: object) -> Iterable[object]:
-    match thing:
-        case Mapping():
-            return islice(thing.values(), _MANY)
-        case list() | tuple():
-            return thing[:_MANY]
-        case FunctionType():
-            return _used(thing)
-        case MethodType():
-            return (thing.__func__, *_attributes(thing.__self__))
-        case partial():
-            return (thing.func, *thing.args, *thing.keywords.values())
-        case Pregel():
-            return [node.bound for node in thing.nodes.values()]
-    # An object that is called as a function, but no class nor anything built in.
-    is_ours = isinstance(thing, Runnable) or callable(thing)
-    return _attributes(thing) if is_ours and not isinstance(thing, type) else ()
-
-
-def _attributes(thing: object) -> Iterable[object]:
-    return list(getattr(thing, "__dict__", {}).values())
-
-
-def _used(function: FunctionType) -> Iterator[object]:
-    """Give what a function finds in its defaults, around it, and in its module."""
-    yield from function.__defaults__ or ()
-    for cell in function.__closure__ or ():
-        with suppress(ValueError):  # it has not been set
-            yield cell.cell_contents
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        yield from (function.__globals__.get(name) for name in code.co_names)
-        codes += [one for one in code.co_consts if isinstance(one, CodeType)]
 
 
 def over_messages(

@@ -119,7 +119,7 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 
 
 LAYERS = [
-    {"records", "nesting", "threads"},
+    {"records", "nesting", "threads", "ranking", "secrets"},
     {"errors", "prompts", "graph_model"},
     {"steps", "function_model", "wrappers"},
     {"llm_steps", "transform_steps", "agents"},
