@@ -24,10 +24,11 @@ from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from langchain_mixture.agents import Client, Member
 from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
-from langchain_mixture.graph import MixtureGraph, build, create_mixture
+from langchain_mixture.graph import build, create_mixture
 from langchain_mixture.graph_model import GraphChatModel, distinct
-from langchain_mixture.layers import ChatInput, Layer, layers_of, whom
+from langchain_mixture.layers import Layer, layers_of, whom
 from langchain_mixture.limits import OnFailure, Options
+from langchain_mixture.mixture_graph import MixtureGraph
 from langchain_mixture.profile import outline_of, profile_of
 from langchain_mixture.request import Request
 from langchain_mixture.steps import Step, Timeout, check_value
@@ -202,7 +203,6 @@ class ChatMixture(GraphChatModel):
             layers = layers_of(self.steps, self.client, options)
             graph = build(
                 layers,
-                input_schema=ChatInput,
                 checkpointer=False,
                 name=self.name or "mixture",
             )
@@ -222,10 +222,9 @@ class ChatMixture(GraphChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None,
         kwargs: dict[str, Any],
-    ) -> tuple[Any, dict[str, Any]]:
-        request = self._request(stop, kwargs)
-        inputs = {"messages": distinct(messages), "request": request}
-        return self._compiled().graph, inputs
+    ) -> tuple[Any, dict[str, Any], Request]:
+        inputs = {"messages": distinct(messages)}
+        return self._compiled().graph, inputs, self._request(stop, kwargs)
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}

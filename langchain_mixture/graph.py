@@ -10,21 +10,18 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
-from langgraph.runtime import get_runtime
 from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
 
 from langchain_mixture.agents import Client
+from langchain_mixture.attempt import Attempt
 from langchain_mixture.calls import aask, aask_all, ask, ask_all
 from langchain_mixture.errors import InvalidMixtureError, shown
 from langchain_mixture.layers import (
@@ -32,19 +29,16 @@ from langchain_mixture.layers import (
     MixtureInput,
     MixtureOutput,
     MixtureState,
-    Superstep,
-    Times,
     layers_of,
 )
 from langchain_mixture.limits import OnFailure, Options
+from langchain_mixture.mixture_graph import MixtureGraph
 from langchain_mixture.outcome import update
 from langchain_mixture.records import HistoryRow, Reply, Response
+from langchain_mixture.run import Run
 from langchain_mixture.steps import Step, Timeout
 from langchain_mixture.threads import in_thread, wait_for
-
-MixtureGraph: TypeAlias = CompiledStateGraph[
-    MixtureState, Any, MixtureInput, MixtureOutput
-]
+from langchain_mixture.waiting import Quorum
 
 
 def create_mixture(
@@ -140,7 +134,6 @@ def create_mixture(
 def build(
     layers: Sequence[Layer],
     *,
-    input_schema: type[Any] = MixtureInput,
     context_schema: type[Any] | None = None,
     **compiled: Any,
 ) -> MixtureGraph:
@@ -148,7 +141,7 @@ def build(
     builder = StateGraph(
         MixtureState,
         context_schema=context_schema,
-        input_schema=input_schema,
+        input_schema=MixtureInput,
         output_schema=MixtureOutput,
     )
     previous = START
@@ -162,7 +155,7 @@ def build(
             builder.add_edge(previous, layer.name)
         previous = layer.name
     builder.add_edge(previous, END)
-    graph = builder.compile(**compiled)
+    graph = MixtureGraph.of(builder.compile(**compiled))
     widest = max(len(layer.members) for layer in layers)
     if widest > (os.cpu_count() or 1) + 4:  # the width of the default thread pool
         return graph.with_config(max_concurrency=widest)
@@ -247,46 +240,29 @@ Update: TypeAlias = dict[str, Any]
 
 
 class _Branch(Runnable[MixtureState, Update]):
-    """Asks one of a step's questions."""
+    """Makes one of a step's calls."""
 
     def __init__(self, layer: Layer, index: int) -> None:
         self._layer = layer
         self._index = index
 
-    @contextmanager
-    def _superstep(self, state: MixtureState) -> Iterator[tuple[Superstep, Update]]:
-        """Share with the other branches what is the same for all of them."""
-        runtime = get_runtime()
-        info = runtime.execution_info
-        checkpoint = info.checkpoint_id if info else ""  # the same for all of them
-        run = checkpoint, runtime.control
-        superstep = self._layer.superstep(run, state)
-        try:
-            yield superstep, {"asked": checkpoint, **superstep.times.marks}
-        except GraphBubbleUp:  # the other branches go on
-            raise
-        except BaseException:  # those that queue up will not begin
-            self._layer.supersteps.pop(run, None)
-            raise
-        finally:
-            if superstep.leave():
-                self._layer.supersteps.pop(run, None)
+    def _call(self, state: MixtureState) -> tuple[Sequence[Attempt], Quorum]:
+        run = Run.current()
+        shared = self._layer.superstep(run)
+        make = partial(self._layer.attempts, state, run, shared.ends)
+        return shared.attempts(make).get(self._index, []), shared.quorum
 
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
-        with self._superstep(input) as (superstep, marks):
-            attempts = superstep.questions(input).get(self._index, [])
-            replies = ask(attempts, config or {}, superstep.latch)
-        return {"replies": replies, **marks}
+        attempts, quorum = self._call(input)
+        return {"replies": ask(attempts, config or {}, quorum)}
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
-        with self._superstep(input) as (superstep, marks):
-            attempts = superstep.questions(input).get(self._index, [])
-            replies = await aask(attempts, config or {}, superstep.latch)
-        return {"replies": replies, **marks}
+        attempts, quorum = self._call(input)
+        return {"replies": await aask(attempts, config or {}, quorum)}
 
 
 class _Gather(Runnable[MixtureState, Update]):
@@ -298,35 +274,32 @@ class _Gather(Runnable[MixtureState, Update]):
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
-        started, times = self._begun(input)
-        latch = self._layer.quorum_left(input)
-        new = ask_all(self._layer.missing(input, times), config or {}, latch)
-        replies = self._replies(input, new)
+        started = time.time()
+        calls, quorum = self._missing(input)
+        replies = self._replies(input, ask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
             kept = self._layer.kept(input, replies)
             settled = _listed(wait_for(kept) if inspect.isawaitable(kept) else kept)
-        return {**update(self._layer, input, replies, settled, started), **times.marks}
+        return update(self._layer, input, replies, settled, started)
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
-        started, times = self._begun(input)
-        latch = self._layer.quorum_left(input)
-        new = await aask_all(self._layer.missing(input, times), config or {}, latch)
-        replies = self._replies(input, new)
+        started = time.time()
+        calls, quorum = self._missing(input)
+        replies = self._replies(input, await aask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
             if self._layer.members:
                 kept = self._layer.kept(input, replies)
             else:  # a function of the user's, maybe a slow one
                 kept = await in_thread(partial(self._layer.kept, input, replies))
             settled = _listed(await kept if inspect.isawaitable(kept) else kept)
-        return {**update(self._layer, input, replies, settled, started), **times.marks}
+        return update(self._layer, input, replies, settled, started)
 
-    def _begun(self, state: MixtureState) -> tuple[float, Times]:
-        if "asked" in state:  # where a run was resumed not all branches have left
-            run = state["asked"], get_runtime().control
-            self._layer.supersteps.pop(run, None)
-        return time.time(), self._layer.times(state)
+    def _missing(self, state: MixtureState) -> tuple[list[list[Attempt]], Quorum]:
+        run = Run.current()
+        missing = self._layer.missing(state, run, self._layer.ends(run))
+        return missing, self._layer.quorum_left(state)
 
     def _replies(self, state: MixtureState, new: Sequence[Reply]) -> list[Reply]:
         # LangGraph orders what branches write by the names of their nodes.

@@ -6,20 +6,21 @@ import operator
 import re
 import threading
 import time
-from collections.abc import Awaitable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, NamedTuple, NotRequired, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, Final
 
 from langchain_core.messages import AIMessage, AnyMessage, MessageLikeRepresentation
-from langgraph.channels import Topic, UntrackedValue
+from langgraph.channels import Topic
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import add_messages
 from typing_extensions import TypedDict
 
 from langchain_mixture.agents import Client, Member, members, resolver
+from langchain_mixture.attempt import Attempt
 from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
-from langchain_mixture.limits import Budget, Latch, Options
+from langchain_mixture.limits import Budget, Options
 from langchain_mixture.records import (
     Call,
     LLMCall,
@@ -30,20 +31,13 @@ from langchain_mixture.records import (
     row,
     usage_of,
 )
-from langchain_mixture.request import Question, Request
+from langchain_mixture.run import Run
 from langchain_mixture.secrets import describe
 from langchain_mixture.steps import Agent, Step
+from langchain_mixture.waiting import Quorum
 
 DEFAULT_TIMEOUT: Final = 300.0
 """Seconds that a call to a model may take, or the next chunk of a streamed answer."""
-
-
-MAX_SUPERSTEPS: Final = 10_000
-"""How many runs may be at one step at once, in one process, and share their work."""
-
-
-Run: TypeAlias = tuple[str, object]
-"""A checkpoint, which two runs may resume at once, and what is one run's alone."""
 
 
 NOTHING: Final = Mixture(
@@ -69,35 +63,8 @@ class MixtureState(MixtureOutput):
 
     replies: Annotated[list[Reply], Topic(Reply)]
     """What the branches of a step got; it lives until the step's own node has run."""
-    asked: Annotated[str, UntrackedValue(str, guard=False)]
-    """The superstep of the branches; never saved: it is missing where a run was
-    resumed."""
     answers: dict[str, AIMessage]
     """The models' own messages, by response id, until the answer is chosen."""
-    request: Annotated[Request, UntrackedValue(Request)]
-    """The tools and settings that a ChatMixture was called with."""
-    deadline: NotRequired[Annotated[float, UntrackedValue(float, guard=False)]]
-    """When it is, on the monotonic clock of this process."""
-
-
-class Times(NamedTuple):
-    """On the monotonic clock of this process; None = no limit."""
-
-    deadline: float | None
-    """When the run has to end."""
-    ends: float | None
-    """When the step's share of it is used up."""
-
-    @property
-    def marks(self) -> dict[str, Any]:
-        """Give what the steps that follow must know, for the state."""
-        return {} if self.deadline is None else {"deadline": self.deadline}
-
-
-class ChatInput(MixtureInput):
-    """What ChatMixture puts into its graph."""
-
-    request: Annotated[Request, UntrackedValue(Request)]
 
 
 @dataclass(frozen=True)
@@ -117,8 +84,6 @@ class Layer:
     options: Options
     steps_left: int
     """How many steps that ask there are, from this one on."""
-    supersteps: dict[Run, Superstep] = field(default_factory=dict, compare=False)
-    """The runs that are at this step's branches."""
 
     @property
     def branches(self) -> list[str]:
@@ -169,38 +134,62 @@ class Layer:
                 )
         return calls
 
-    def questions(
-        self, state: MixtureState, times: Times, have: Collection[int] = ()
-    ) -> dict[int, list[Question]]:
-        """Give each call but those in `have` as a question, and to the fallbacks."""
+    def superstep(self, run: Run) -> Superstep:
+        """What the branches of this step share in a run."""
+        step = self.step
+        ours = Superstep(Quorum(step.quorum, step.grace), self.ends(run))
+        shared: Superstep = run.supersteps.setdefault(self.name, ours)
+        return shared
+
+    def ends(self, run: Run) -> float | None:
+        """Begin the step: it gets an equal share of the time that is left.
+
+        Returns:
+            When that is used up, on the monotonic clock; None = no limit.
+        """
+        now = time.monotonic()
+        if self.options.deadline is None:
+            return None
+        if run.deadline is None:
+            run.deadline = now + self.options.deadline
+        return now + (run.deadline - now) / max(1, self.steps_left)
+
+    def attempts(
+        self,
+        state: MixtureState,
+        run: Run,
+        ends: float | None,
+        have: Collection[int] = (),
+    ) -> dict[int, list[Attempt]]:
+        """Make the attempts at each call but those in `have`: agent, then fallbacks."""
         calls = self.calls(state)
         asked = [index for index in range(len(calls)) if index not in have]
         budget = Budget.of(self.options, self._spent(state))
-        questions: dict[int, list[Question]] = {index: [] for index in asked}
+        attempts: dict[int, list[Attempt]] = {index: [] for index in asked}
         agents = [(index, self.members[index]) for index in asked]
         spare = [(index, member) for index in asked for member in self.fallbacks]
         for index, member in [*agents, *spare]:  # these are asked before those
             streams = self._streams(member)
-            question = Question(
+            attempt = Attempt(
                 member=member,
                 call=calls[index],
-                request=state.get("request") or Request(),
+                run=run,
                 step=self.name,
                 index=index,
-                attempt=len(questions[index]),
+                attempt=len(attempts[index]),
                 timeout=self._timeout(member),
-                ends=times.ends,
+                ends=ends,
                 refused=budget.spend(calls[index], member),
                 streams=streams,
                 visible=streams or self.options.stream_proposals,
                 writes=self.step.answers,
                 may_answer=self.answering,
             )
-            questions[index].append(question)
-        return questions
+            attempts[index].append(attempt)
+        return attempts
 
     def _spent(self, state: MixtureState) -> list[LLMCall]:
-        """Give the calls of this turn that were made, a resumed step's included."""
+        """The calls of this turn that were made, a resumed step's included."""
         history = self.before(state)["history"]
         return [
             *(call for row in history for call in row["llm_calls"]),
@@ -208,7 +197,7 @@ class Layer:
         ]
 
     def _streams(self, member: Member) -> bool:
-        """Tell whether the tokens of an agent are the answer's stream."""
+        """Whether the tokens of an agent are the answer's stream."""
         alone = self.answering and self.last and len(self.members) == 1
         return alone and member.is_model
 
@@ -218,42 +207,31 @@ class Layer:
                 return timeout
         return None if member.is_graph else DEFAULT_TIMEOUT
 
-    def times(self, state: MixtureState) -> Times:
-        """Begin the step: it gets an equal share of the time that is left."""
-        now = time.monotonic()
-        if self.options.deadline is None:
-            return Times(None, None)
-        deadline = state.get("deadline", now + self.options.deadline)
-        return Times(deadline, now + (deadline - now) / max(1, self.steps_left))
-
-    def superstep(self, run: Run, state: MixtureState) -> Superstep:
-        """Give what the branches of one run share, which are at one checkpoint."""
-        if len(self.supersteps) >= MAX_SUPERSTEPS:  # left by runs that were cut off
-            self.supersteps.pop(next(iter(self.supersteps)), None)
-        return self.supersteps.setdefault(run, Superstep(self, state))
-
-    def quorum_left(self, state: MixtureState) -> Latch:
-        """Give the quorum of the calls that a resumed step makes again."""
-        quorum = self.step.quorum
+    def quorum_left(self, state: MixtureState) -> Quorum:
+        """The quorum of the calls that a resumed step makes again."""
+        needed = self.step.quorum
         have = sum(reply["error"] is None for reply in state.get("replies", []))
-        return Latch(None if quorum is None else quorum - have, self.step.grace)
+        left = None if needed is None else needed - have
+        return Quorum(left, self.step.grace)
 
-    def missing(self, state: MixtureState, times: Times) -> list[list[Question]]:
-        """Give the questions that have no answer, for the step's own node to ask.
+    def missing(
+        self, state: MixtureState, run: Run, ends: float | None
+    ) -> list[list[Attempt]]:
+        """Make the attempts at the calls without an answer, for the step's own node.
 
-        Those are all where there are no branches, and none where they have just run.
-        After a resume they are the failed ones: were they not asked again, a thread
-        whose calls all failed would stay a dead end.
+        Those are all calls where there are no branches, and none where the branches
+        have just run. After a resume they are the failed ones: were they not asked
+        again, a thread whose calls all failed would stay a dead end.
         """
         if not self.members:
             return []
-        fresh = "asked" in state
+        fresh = run.supersteps.pop(self.name, None) is not None
         replies = state.get("replies", [])
         have = {r["index"] for r in replies if fresh or r["error"] is None}
         met = self.step.quorum is not None and len(have) >= self.step.quorum
         if (fresh and have) or met:
             return []
-        return list(self.questions(state, times, have).values())
+        return list(self.attempts(state, run, ends, have).values())
 
     def kept(
         self, state: MixtureState, replies: Sequence[Reply]
@@ -264,28 +242,27 @@ class Layer:
 
 
 class Superstep:
-    """What the branches of one step share in one run: questions, quorum, time."""
+    """What the branches of one step share in one run: attempts, quorum, time.
 
-    def __init__(self, layer: Layer, state: MixtureState) -> None:
-        self.latch = Latch(layer.step.quorum, layer.step.grace)
-        self.times = layer.times(state)
-        self._layer = layer
-        self._under_way = len(layer.members)
-        self._questions: dict[int, list[Question]] | None = None
+    Args:
+        quorum: The step's.
+        ends: When the step's share of the deadline is used up, on the monotonic clock.
+    """
+
+    def __init__(self, quorum: Quorum, ends: float | None) -> None:
+        self.quorum = quorum
+        self.ends = ends
+        self._attempts: dict[int, list[Attempt]] | None = None
         self._lock = threading.Lock()
 
-    def questions(self, state: MixtureState) -> dict[int, list[Question]]:
-        """Give the step's questions, which are worked out once for all branches."""
+    def attempts(
+        self, make: Callable[[], dict[int, list[Attempt]]]
+    ) -> dict[int, list[Attempt]]:
+        """Return the step's attempts, which are made once for all branches."""
         with self._lock:
-            if self._questions is None:
-                self._questions = self._layer.questions(state, self.times)
-            return self._questions
-
-    def leave(self) -> bool:
-        """End a branch, and tell whether it was the last one."""
-        with self._lock:
-            self._under_way -= 1
-            return not self._under_way
+            if self._attempts is None:
+                self._attempts = make()
+            return self._attempts
 
 
 def layers_of(

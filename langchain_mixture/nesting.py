@@ -2,102 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
-from uuid import UUID
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
-    AsyncCallbackManagerForLLMRun,
     BaseCallbackHandler,
     BaseCallbackManager,
     CallbackManager,
-    CallbackManagerForLLMRun,
 )
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 from langchain_core.utils.uuid import uuid7
 from langgraph.constants import TAG_HIDDEN, TAG_NOSTREAM
 from langgraph.runtime import Runtime
 
-
-class _Carrier(BaseCallbackHandler):
-    """Brings a call's config to where core hands on its run and no config."""
-
-    ignore_llm = ignore_chat_model = True
-
-    def __init__(self, config: RunnableConfig) -> None:
-        self.config = config
+from langchain_mixture.run import Caller, Run
 
 
-def carrying(config: RunnableConfig | None) -> RunnableConfig:
-    """Make a config that can be read off the run that is begun with it."""
-    config = ensure_config(config)
-    callbacks = callbacks_of(config)
-    callbacks.add_handler(_Carrier(config), inherit=False)
-    return {**config, "callbacks": callbacks}
+def begin(
+    manager: CallbackManager | AsyncCallbackManager, config: RunnableConfig
+) -> tuple[Run, RunnableConfig]:
+    """Settle the id and the handlers of a chat model's run, before core begins it.
 
+    Core hands on no run to `_stream` where `stream` or a streaming handler asks for it
+    (langchain-core 1.8.3): the graph's run would be a second root in a trace.
+    `test_tracing.py` holds it.
 
-@dataclass(frozen=True)
-class Parent:
-    """The run that the graph's run belongs under."""
-
-    run_id: UUID
-    handlers: list[BaseCallbackHandler]
-    tags: list[str]
-    metadata: dict[str, Any]
-    config: RunnableConfig
-    """What the caller gave."""
-    opened: list[AsyncGenerator[Any]] = field(default_factory=list)
-    """The streams that the run has opened, to be closed with it."""
-
-    @classmethod
-    def of(
-        cls, run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
-    ) -> Parent:
-        """Take the run that core has begun."""
-        carriers = (h for h in run.handlers if isinstance(h, _Carrier))
-        carrier = next(carriers, None)
-        return cls(
-            run.run_id,
-            run.inheritable_handlers,
-            run.inheritable_tags,
-            run.inheritable_metadata,
-            {} if carrier is None else carrier.config,
-        )
-
-    @classmethod
-    def begun(
-        cls, manager: CallbackManager | AsyncCallbackManager, config: RunnableConfig
-    ) -> tuple[Parent, RunnableConfig]:
-        """Settle the id and the handlers of a run; core begins it with the config."""
-        run_id = config.get("run_id") or uuid7()
-        parent = cls(
-            run_id,
-            manager.inheritable_handlers,
-            [*manager.inheritable_tags, *(config.get("tags") or [])],
-            {**manager.inheritable_metadata, **(config.get("metadata") or {})},
-            config,
-        )
-        return parent, {**config, "callbacks": manager, "run_id": run_id}
-
-    async def close(self) -> None:
-        """Close the streams that the run has opened: core does not."""
-        for opened in self.opened:
-            await opened.aclose()
-
-
-PARENT: ContextVar[Parent | None] = ContextVar("mixture_parent", default=None)
+    Returns:
+        The run; the config with which core begins the chat model's run.
+    """
+    run_id = config.get("run_id") or uuid7()
+    caller = Caller(
+        run_id,
+        manager.inheritable_handlers,
+        [*manager.inheritable_tags, *(config.get("tags") or [])],
+        {**manager.inheritable_metadata, **(config.get("metadata") or {})},
+        config,
+    )
+    return Run(caller), {**config, "callbacks": manager, "run_id": run_id}
 
 
 def inner_config(
     manager: type[CallbackManager | AsyncCallbackManager],
-    run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+    caller: Caller | None,
     *,
     streams: bool = False,
 ) -> RunnableConfig:
@@ -107,12 +59,9 @@ def inner_config(
     stream, and deliver its tokens a second time. So do the tags that silence a stream,
     and, where the model itself `streams`, the ears of the caller's handlers.
     """
-    parent = PARENT.get()
-    if run is not None and (parent is None or parent.run_id != run.run_id):
-        parent = Parent.of(run)
-    if parent is None:
+    if caller is None:
         return {}
-    handlers = [h for h in parent.handlers if not listens(h)]
+    handlers = [h for h in caller.handlers if not listens(h)]
     if streams:
         # Core adds those of context variables once more where it finds not the same.
         own = manager.configure().handlers
@@ -121,21 +70,21 @@ def inner_config(
         "callbacks": manager(
             handlers=handlers,
             inheritable_handlers=handlers,
-            parent_run_id=parent.run_id,
+            parent_run_id=caller.run_id,
         ),
-        "tags": [t for t in dict.fromkeys(parent.tags) if t not in _SILENT],
+        "tags": [t for t in dict.fromkeys(caller.tags) if t not in _SILENT],
         "metadata": {
             key: value
-            for key, value in parent.metadata.items()
+            for key, value in caller.metadata.items()
             if not key.startswith(("ls_", "langgraph_", "checkpoint_"))
         },
         "configurable": {
             key: value
-            for key, value in (parent.config.get("configurable") or {}).items()
+            for key, value in (caller.config.get("configurable") or {}).items()
             if isinstance(value, Runtime) or not key.startswith(("__", "checkpoint_"))
         },
     }
-    if (most := parent.config.get("max_concurrency")) is not None:
+    if (most := caller.config.get("max_concurrency")) is not None:
         config["max_concurrency"] = most
     return config
 

@@ -19,52 +19,54 @@ from langchain_core.messages.ai import add_usage
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents import Member
+from langchain_mixture.attempt import Attempt
 from langchain_mixture.errors import shown
-from langchain_mixture.limits import GivenUpError
 from langchain_mixture.nesting import is_streamed
 from langchain_mixture.records import Call, Outcome, Reply, estimated
-from langchain_mixture.request import Question
 from langchain_mixture.secrets import describe, in_texts, redact_error
+from langchain_mixture.waiting import GivenUpError, Wait
 
 
 class Record:
     """Takes down one call: when it began, what it used, how it ended."""
 
     def __init__(
-        self, question: Question, config: RunnableConfig, tick: Callable[[], None]
+        self,
+        attempt: Attempt,
+        config: RunnableConfig,
+        wait: Wait,
+        sign: Callable[[], None],
     ) -> None:
         self.reply: Reply
-        self.has_answer = False
-        self.is_open = True
-        """Whether it is waited for; else it may go on, but stream no more."""
-        self._question = question
+        self._attempt = attempt
+        self._wait = wait
         self._started = time.time()
         self._clock = time.perf_counter()
-        self.handlers: list[BaseCallbackHandler] = [_Redactor(question.member)]
+        self.handlers: list[BaseCallbackHandler] = [_Redactor(attempt.member)]
         # A chain or a graph may ask several models and return the last one's message.
         self._usage: _Usage | None = None
-        if not question.member.is_model:
+        if not attempt.member.is_model:
             self._usage = _Usage()
             self.handlers.append(self._usage)
         self._signs: _SignsOfLife | None = None
-        if question.streams and is_streamed(config):
-            self._signs = _SignsOfLife(tick, lambda: self.is_open)
+        if attempt.streams and is_streamed(config):
+            self._signs = _SignsOfLife(wait, sign)
             self.handlers.append(self._signs)
 
     def answered(self, output: object) -> None:
-        message = _message(output, self._question.member)
-        problem = _problem(message, self._question.call)
-        self.has_answer = problem is None
+        message = _message(output, self._attempt.member)
+        problem = _problem(message, self._attempt.call)
+        self._wait.has_answer = problem is None
         if problem is not None:  # it may quote what the model said
-            problem = self._question.member.without_secrets(problem)
-        outcome: Outcome = "answered" if self.has_answer else "failed"
+            problem = self._attempt.member.without_secrets(problem)
+        outcome: Outcome = "answered" if problem is None else "failed"
         self.reply = self._reply(outcome, message, problem)
 
     def failed(self, error: BaseException) -> None:
         if isinstance(error, GivenUpError):
             self.reply = self._reply("given up", None, str(error))
         else:
-            said = describe(error, self._question.member.without_secrets)
+            said = describe(error, self._attempt.member.without_secrets)
             self.reply = self._reply("failed", None, said)
 
     def unasked(self, why: str) -> Reply:
@@ -73,24 +75,24 @@ class Record:
     def _reply(
         self, outcome: Outcome, message: AIMessage | None, error: str | None
     ) -> Reply:
-        question = self._question
+        attempt = self._attempt
         tokens = self._tokens(message)
         if not tokens and outcome != "not asked":
             said = [] if message is None else [message]
-            talk = [*question.call["messages"], *said]
+            talk = [*attempt.call["messages"], *said]
             tokens = {"estimated_tokens": estimated(talk)}
-        keeps = question.may_answer and error is None
+        keeps = attempt.may_answer and error is None
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
         return {
-            "id": f"{question.step}/{question.index}",
+            "id": f"{attempt.step}/{attempt.index}",
             "text": "" if message is None else message.text,
-            "agent": question.member.name,
-            "step": question.step,
-            "parents": question.call["parents"],
+            "agent": attempt.member.name,
+            "step": attempt.step,
+            "parents": attempt.call["parents"],
             "tool_calls": [] if message is None else message.tool_calls,
-            "index": question.index,
-            "attempt": question.attempt,
+            "index": attempt.index,
+            "attempt": attempt.attempt,
             "error": error,
             "started": self._started,
             "time": time.perf_counter() - self._clock,
@@ -137,9 +139,9 @@ class _SignsOfLife(BaseCallbackHandler):
     run_inline = True
     raise_error = True
 
-    def __init__(self, tick: Callable[[], None], is_open: Callable[[], bool]) -> None:
-        self._tick = tick
-        self._is_open = is_open
+    def __init__(self, wait: Wait, sign: Callable[[], None]) -> None:
+        self._wait = wait
+        self._sign = sign
         self._parents: set[Any] = set()
         self.seen = False
 
@@ -169,10 +171,10 @@ class _SignsOfLife(BaseCallbackHandler):
         self._heard(parent_run_id, event.get("event") == "content-block-delta")
 
     def _heard(self, parent_run_id: Any, says: bool) -> None:
-        if not self._is_open():
+        if self._wait.is_over:
             raise RuntimeError("the call was given up")
         self.seen = self.seen or (says and parent_run_id in self._parents)
-        self._tick()
+        self._sign()
 
 
 class _Redactor(BaseCallbackHandler):

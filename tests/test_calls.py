@@ -26,6 +26,7 @@ from langchain_mixture import (
     create_mixture,
     run,
 )
+from langchain_mixture.run import Run
 from tests.models import Scripted, Streaming, ask, models
 
 FAST = Scripted(model="fast")
@@ -343,8 +344,8 @@ def test_a_model_has_five_minutes_and_a_graph_has_no_limit() -> None:
     graph: Any = create_mixture([Propose([FAST, inner])])
     layer = graph.builder.nodes["1_propose"].runnable._layer
     state: Any = {"messages": [("user", "Why?")]}
-    questions = layer.questions(state, layer.times(state))
-    assert [questions[index][0].timeout for index in (0, 1)] == [300, None]
+    attempts = layer.attempts(state, Run(), ends=None)
+    assert [attempts[index][0].timeout for index in (0, 1)] == [300, None]
 
 
 async def test_run_takes_a_timeout(hanging: Hanging) -> None:

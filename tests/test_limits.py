@@ -36,6 +36,7 @@ from langchain_mixture import (
     run,
     together_moa,
 )
+from langchain_mixture.run import Run
 from tests.models import Crowd, Scripted, Streaming, ask, called, models
 from tests.openai_stub import Answer, Stub, serve
 
@@ -258,29 +259,31 @@ def test_refine_keeps_the_originals_of_calls_it_does_not_wait_for(
     assert outputs == ["r answers", "b answers"]
 
 
-def test_supersteps_leave_nothing_behind() -> None:
-    """The last branch of a step takes away what they shared, a quorum included."""
+def test_a_run_leaves_nothing_behind() -> None:
+    """What its steps shared, a quorum included, goes with it."""
     graph = create_mixture([Propose(["a", "b"], quorum=1)], client=models("a", "b"))
     graph.batch([ask()] * 20)
-    assert left_behind(graph) == {}
+    assert left_behind() == []
 
 
-def left_behind(graph: Any) -> Any:
-    """Give what the branches of the first step still share."""
-    return graph.builder.nodes["1_propose"].runnable._layer.supersteps
+def left_behind() -> list[Run]:
+    """Give the runs that are still alive."""
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, Run)]
 
 
 def test_branches_that_begin_at_once_share_one_superstep() -> None:
-    """However they race, the quorum and the questions of a step are one."""
+    """However they race, the quorum and the attempts of a step are one."""
     graph: Any = create_mixture([Propose(["a", "b"])], client=models("a", "b"))
     layer = graph.builder.nodes["1_propose"].runnable._layer
     barrier = threading.Barrier(8, timeout=BOUND)
-    for checkpoint in map(str, range(50)):
+    for _ in range(50):
         shared: list[Any] = []
+        run = Run()
 
-        def begin(checkpoint: str = checkpoint, shared: Any = shared) -> None:
+        def begin(run: Run = run, shared: Any = shared) -> None:
             barrier.wait()
-            shared.append(layer.superstep((checkpoint, None), {}))
+            shared.append(layer.superstep(run))
 
         racing = [threading.Thread(target=begin) for _ in range(8)]
         for racer in racing:
@@ -334,7 +337,7 @@ def test_runs_that_are_interrupted_at_every_node_leave_nothing_behind(
     while graph.get_state(config).next:
         state = graph.invoke(None, config)
     assert state["messages"][-1].text == "a answers"
-    assert left_behind(graph) == {}
+    assert left_behind() == []
 
 
 # LangGraph never awaits the branch that still queued up.
@@ -353,12 +356,12 @@ async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind() -> None
     graph: Any = create_mixture([Propose([slow] * 3)])
     task = asyncio.ensure_future(graph.ainvoke(ask(), {"max_concurrency": 2}))
     await begun.wait()
-    assert left_behind(graph)
+    assert left_behind()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert left_behind(graph) == {}
-    gc.collect()
+    del task  # its error holds the frames of the run
+    assert left_behind() == []
 
     def consult(_: Any) -> str:
         return str(interrupt("what do you say?"))
@@ -369,7 +372,7 @@ async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind() -> None
     graph.invoke(ask(), config)
     state = graph.invoke(Command(resume="yes"), config)
     assert state["mixture"]["history"][0]["outputs"] == ["yes", "a answers"]
-    assert left_behind(graph) == {}
+    assert left_behind() == []
 
 
 @pytest.mark.parametrize(

@@ -119,14 +119,16 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 
 
 LAYERS = [
-    {"records", "nesting", "threads", "ranking", "secrets"},
-    {"errors", "prompts", "graph_model"},
+    {"records", "secrets", "threads", "waiting"},
+    {"errors", "prompts", "ranking"},
     {"steps", "function_model", "wrappers"},
-    {"llm_steps", "transform_steps", "agents"},
-    {"presets", "limits", "request"},
+    {"llm_steps", "transform_steps", "agents", "request"},
+    {"presets", "limits", "run"},
+    {"nesting"},
+    {"attempt"},
     {"reply", "layers"},
-    {"calls", "outcome", "profile"},
-    {"graph"},
+    {"calls", "outcome", "profile", "mixture_graph"},
+    {"graph", "graph_model"},
     {"chat"},
     {"__init__"},
 ]

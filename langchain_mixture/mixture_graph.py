@@ -1,0 +1,108 @@
+"""The compiled graph: LangGraph's own, each of whose runs knows that it is one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.graph.state import CompiledStateGraph
+
+from langchain_mixture.layers import MixtureInput, MixtureOutput, MixtureState
+from langchain_mixture.run import RUN, Run
+
+T = TypeVar("T")
+
+_END: Final = object()
+
+
+class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOutput]):
+    """A compiled graph whose nodes know the run that they are part of.
+
+    Every method of LangGraph's ends in `stream` or `astream`. Both take a `run`, which
+    is ChatMixture's; without it each call is a run of its own.
+    """
+
+    @classmethod
+    def of(cls, graph: CompiledStateGraph[Any, Any, Any, Any]) -> MixtureGraph:
+        """Make a mixture's graph of a compiled one, as `Pregel.copy` makes a copy."""
+        made = {k: v for k, v in vars(graph).items() if k != "__orig_class__"}
+        return cls(**made)
+
+    if not TYPE_CHECKING:  # LangGraph's own signatures are what callers are to see
+
+        def stream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
+            context = _context(run)
+            parts = context.run(super().stream, input, config, **kwargs)
+            try:
+                while (part := context.run(next, parts, _END)) is not _END:
+                    yield part
+            finally:
+                context.run(parts.close)
+
+        def astream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
+            parts = super().astream(input, config, **kwargs)
+            if run is not None and run.is_begun:  # by `ainvoke`
+                return parts
+            return _parts(parts, _context(run))
+
+        async def ainvoke(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
+            context = _context(run)
+            answer = super().ainvoke(input, config, run=context[RUN], **kwargs)
+            return await _within(context, answer)
+
+
+async def _parts(parts: Any, context: Context) -> AsyncIterator[Any]:
+    """Iterate a stream, each part in a task of its own, all in one context."""
+    try:
+        while (part := await _within(context, _next(parts))) is not _END:
+            yield part
+    finally:
+        await _within(context, parts.aclose())
+
+
+def _context(run: Run | None) -> Context:
+    """Copy the context and begin a run in it."""
+    context = copy_context()
+    if run is not None:
+        # Under ChatMixture: LangGraph would merge the outer run's callbacks in, and
+        # the inner run would stand beside the model's in a trace.
+        context.run(var_child_runnable_config.set, None)
+    run = run or Run()
+    run.is_begun = True
+    context.run(RUN.set, run)
+    return context
+
+
+async def _next(parts: AsyncIterator[Any]) -> Any:
+    return await anext(parts, _END)
+
+
+async def _within(context: Context, work: Coroutine[Any, Any, T]) -> T:
+    """Await work in a task of its own, which is cancelled once.
+
+    AnyIO cancels anew at every await of a cancelled scope. That ends LangGraph's own
+    clean-up, and the nodes live on, unheard and paid for (langgraph 1.2.24, #5682).
+    `test_leaving.py` holds it.
+    """
+    task = asyncio.create_task(work, context=context)
+    try:
+        return await asyncio.shield(task)
+    finally:
+        if not task.done():
+            task.cancel()
+            await _ended(task)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait for a task, however often the one that waits is cancelled."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
