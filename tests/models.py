@@ -168,3 +168,9 @@ def over(stub: Stub, *names: str, **fields: Any) -> ChatMixture:
 def add(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b
+
+
+async def settle() -> None:
+    """Let what was cancelled come to its end."""
+    for _ in range(10):
+        await asyncio.sleep(0)

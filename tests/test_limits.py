@@ -37,7 +37,7 @@ from langchain_mixture import (
     together_moa,
 )
 from langchain_mixture.run import Run
-from tests.models import Crowd, Scripted, Streaming, ask, called, models
+from tests.models import Crowd, Scripted, Streaming, ask, called, models, settle
 from tests.openai_stub import Answer, Stub, serve
 
 KEY: Any = "none"
@@ -360,7 +360,8 @@ async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind() -> None
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    del task  # its error holds the frames of the run
+    del task  # its error holds the frames of the run, and so do waiting callbacks
+    await settle()
     assert left_behind() == []
 
     def consult(_: Any) -> str:
