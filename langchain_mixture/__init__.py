@@ -5,7 +5,7 @@ a list of steps: `ChatMixture` makes a chat model of it, `create_mixture` a Lang
 graph, and `run` answers one question.
 """
 
-from langchain_mixture.agents import Client
+from langchain_mixture.agents.resolve import Client
 from langchain_mixture.chat import ChatMixture
 from langchain_mixture.errors import (
     InvalidMixtureError,
@@ -14,15 +14,7 @@ from langchain_mixture.errors import (
     StepFailedError,
 )
 from langchain_mixture.graph import create_mixture, run
-from langchain_mixture.layers import count_calls
-from langchain_mixture.llm_steps import (
-    Aggregate,
-    Propose,
-    Rank,
-    Refine,
-    Synthesize,
-    Vote,
-)
+from langchain_mixture.plan import count_calls
 from langchain_mixture.presets import (
     TOGETHER_PROPOSERS,
     moa_lite,
@@ -40,8 +32,16 @@ from langchain_mixture.records import (
     Usage,
     answered,
 )
-from langchain_mixture.steps import Agent, Step
-from langchain_mixture.transform_steps import (
+from langchain_mixture.steps.asking import (
+    Aggregate,
+    Propose,
+    Rank,
+    Refine,
+    Synthesize,
+    Vote,
+)
+from langchain_mixture.steps.base import Agent, Step
+from langchain_mixture.steps.transforms import (
     Dropout,
     Filter,
     Map,

@@ -22,17 +22,19 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
-from langchain_mixture.agents import Client, Member
+from langchain_mixture.agents.resolve import Client, Member
+from langchain_mixture.agents.wrappers import leaves, with_model
 from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
 from langchain_mixture.graph import build, create_mixture
-from langchain_mixture.graph_model import GraphChatModel, distinct
-from langchain_mixture.layers import Layer, layers_of, whom
-from langchain_mixture.limits import OnFailure, Options
-from langchain_mixture.mixture_graph import MixtureGraph
-from langchain_mixture.profile import outline_of, profile_of
-from langchain_mixture.request import Request
-from langchain_mixture.steps import Step, Timeout, check_value
-from langchain_mixture.wrappers import leaves, with_model
+from langchain_mixture.model.graph_model import GraphChatModel, distinct
+from langchain_mixture.model.profile import outline_of, profile_of
+from langchain_mixture.options import OnFailure, Options
+from langchain_mixture.plan import whom
+from langchain_mixture.running.layer import Layer, layers_of
+from langchain_mixture.running.mixture_graph import MixtureGraph
+from langchain_mixture.running.request import Request
+from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.checks import check_value
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
 """Keywords of other chat models that have no meaning here."""

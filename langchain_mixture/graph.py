@@ -7,38 +7,24 @@ one superstep.
 
 from __future__ import annotations
 
-import inspect
 import os
-import time
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from langchain_core.messages import HumanMessage
-from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
 
-from langchain_mixture.agents import Client
-from langchain_mixture.attempt import Attempt
-from langchain_mixture.calls import aask, aask_all, ask, ask_all
+from langchain_mixture.agents.resolve import Client
 from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.layers import (
-    Layer,
-    MixtureInput,
-    MixtureOutput,
-    MixtureState,
-    layers_of,
-)
-from langchain_mixture.limits import OnFailure, Options
-from langchain_mixture.mixture_graph import MixtureGraph
-from langchain_mixture.outcome import update
-from langchain_mixture.records import HistoryRow, Reply, Response
-from langchain_mixture.run import Run
-from langchain_mixture.steps import Step, Timeout
-from langchain_mixture.threads import in_thread, wait_for
-from langchain_mixture.waiting import Quorum
+from langchain_mixture.options import OnFailure, Options
+from langchain_mixture.records import HistoryRow
+from langchain_mixture.running.layer import Layer, layers_of
+from langchain_mixture.running.mixture_graph import MixtureGraph
+from langchain_mixture.running.nodes import Branch, Gather
+from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
+from langchain_mixture.steps.base import Step, Timeout
 
 
 def create_mixture(
@@ -146,9 +132,9 @@ def build(
     )
     previous = START
     for layer in layers:
-        builder.add_node(layer.name, _Gather(layer))
+        builder.add_node(layer.name, Gather(layer))
         for index, branch in enumerate(layer.branches):
-            builder.add_node(branch, _Branch(layer, index))
+            builder.add_node(branch, Branch(layer, index))
             builder.add_edge(previous, branch)
             builder.add_edge(branch, layer.name)
         if not layer.branches:
@@ -233,87 +219,3 @@ def _nodes(
     if isinstance(names, str):
         names = [names]
     return [node for name in names for node in branches.get(name) or [name]]
-
-
-Update: TypeAlias = dict[str, Any]
-"""What a node writes into the state."""
-
-
-class _Branch(Runnable[MixtureState, Update]):
-    """Makes one of a step's calls."""
-
-    def __init__(self, layer: Layer, index: int) -> None:
-        self._layer = layer
-        self._index = index
-
-    def _call(self, state: MixtureState) -> tuple[Sequence[Attempt], Quorum]:
-        run = Run.current()
-        shared = self._layer.superstep(run)
-        make = partial(self._layer.attempts, state, run, shared.ends)
-        return shared.attempts(make).get(self._index, []), shared.quorum
-
-    def invoke(
-        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> Update:
-        attempts, quorum = self._call(input)
-        return {"replies": ask(attempts, config or {}, quorum)}
-
-    async def ainvoke(
-        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> Update:
-        attempts, quorum = self._call(input)
-        return {"replies": await aask(attempts, config or {}, quorum)}
-
-
-class _Gather(Runnable[MixtureState, Update]):
-    """Is the step itself: asks what its branches have not, keeps, records, decides."""
-
-    def __init__(self, layer: Layer) -> None:
-        self._layer = layer
-
-    def invoke(
-        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> Update:
-        started = time.time()
-        calls, quorum = self._missing(input)
-        replies = self._replies(input, ask_all(calls, config or {}, quorum))
-        with self._layer.blamed(input, replies):
-            kept = self._layer.kept(input, replies)
-            settled = _listed(wait_for(kept) if inspect.isawaitable(kept) else kept)
-        return update(self._layer, input, replies, settled, started)
-
-    async def ainvoke(
-        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> Update:
-        started = time.time()
-        calls, quorum = self._missing(input)
-        replies = self._replies(input, await aask_all(calls, config or {}, quorum))
-        with self._layer.blamed(input, replies):
-            if self._layer.members:
-                kept = self._layer.kept(input, replies)
-            else:  # a function of the user's, maybe a slow one
-                kept = await in_thread(partial(self._layer.kept, input, replies))
-            settled = _listed(await kept if inspect.isawaitable(kept) else kept)
-        return update(self._layer, input, replies, settled, started)
-
-    def _missing(self, state: MixtureState) -> tuple[list[list[Attempt]], Quorum]:
-        run = Run.current()
-        missing = self._layer.missing(state, run, self._layer.ends(run))
-        return missing, self._layer.quorum_left(state)
-
-    def _replies(self, state: MixtureState, new: Sequence[Reply]) -> list[Reply]:
-        # LangGraph orders what branches write by the names of their nodes.
-        replies = [*state.get("replies", []), *new]
-        return sorted(replies, key=lambda reply: reply["index"])
-
-
-def _listed(kept: object) -> list[Response]:
-    if not isinstance(kept, list):
-        raise TypeError(f"keep() returned {shown(kept)}; it must return a list")
-    for item in kept:
-        if not isinstance(item, dict) or not Response.__required_keys__ <= set(item):
-            raise TypeError(
-                f"keep() returned a list with {shown(item)}; it must hold responses: "
-                "those it was given, copies with another text, or answered(replies)"
-            )
-    return kept

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from langchain_mixture.errors import InvalidMixtureError
-from langchain_mixture.llm_steps import Aggregate, Propose, Synthesize
-from langchain_mixture.steps import Agent, Step
-from langchain_mixture.transform_steps import Dropout, Shuffle
+from langchain_mixture.steps.asking import Aggregate, Propose, Synthesize
+from langchain_mixture.steps.base import Agent, Step
+from langchain_mixture.steps.transforms import Dropout, Shuffle
 
 TOGETHER_PROPOSERS: Final = (
     "wizardlm-2-8x22b",

@@ -26,7 +26,7 @@ from langchain_mixture import (
     create_mixture,
     run,
 )
-from langchain_mixture.run import Run
+from langchain_mixture.running.run import Run
 from tests.models import Scripted, Streaming, ask, models
 
 FAST = Scripted(model="fast")

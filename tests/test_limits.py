@@ -32,11 +32,11 @@ from langchain_mixture import (
     Take,
     count_calls,
     create_mixture,
-    function_model,
     run,
     together_moa,
 )
-from langchain_mixture.run import Run
+from langchain_mixture.agents import function_model
+from langchain_mixture.running.run import Run
 from tests.models import Crowd, Scripted, Streaming, ask, called, models, settle
 from tests.openai_stub import Answer, Stub, serve
 

@@ -4,7 +4,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from langchain_mixture import Response
-from langchain_mixture.prompts import (
+from langchain_mixture.steps.prompts import (
     fill,
     numbered,
     query_of,

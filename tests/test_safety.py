@@ -21,8 +21,8 @@ from langchain_mixture import (
     Rank,
     create_mixture,
 )
-from langchain_mixture.prompts import SYNTHESIZE
 from langchain_mixture.secrets import redact
+from langchain_mixture.steps.prompts import SYNTHESIZE
 from tests.models import Scripted, ask
 from tests.openai_stub import Answer, serve
 

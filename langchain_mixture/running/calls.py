@@ -15,12 +15,12 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from langgraph.errors import GraphBubbleUp
 
-from langchain_mixture.attempt import Attempt
-from langchain_mixture.nesting import detached
+from langchain_mixture.callbacks import detached
 from langchain_mixture.records import Reply
-from langchain_mixture.reply import Record
+from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.reply import Record
+from langchain_mixture.running.waiting import Quorum, Wait
 from langchain_mixture.threads import begun
-from langchain_mixture.waiting import Quorum, Wait
 
 
 def ask(

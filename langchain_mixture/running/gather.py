@@ -9,7 +9,6 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage
 
 from langchain_mixture.errors import NoResponsesError, StepFailedError
-from langchain_mixture.layers import Layer, MixtureState
 from langchain_mixture.records import (
     HistoryRow,
     Mixture,
@@ -19,6 +18,8 @@ from langchain_mixture.records import (
     row,
     usage_of,
 )
+from langchain_mixture.running.layer import Layer
+from langchain_mixture.running.state import MixtureState
 
 logger = logging.getLogger("langchain_mixture")
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import operator
-import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Final
 
-from langchain_core.messages import AIMessage, AnyMessage, MessageLikeRepresentation
-from langgraph.channels import Topic
 from langgraph.errors import GraphBubbleUp
-from langgraph.graph import add_messages
-from typing_extensions import TypedDict
 
-from langchain_mixture.agents import Client, Member, members, resolver
-from langchain_mixture.attempt import Attempt
-from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
-from langchain_mixture.limits import Budget, Options
+from langchain_mixture.agents.resolve import Client, Member, members, resolver
+from langchain_mixture.errors import StepFailedError
+from langchain_mixture.options import Options
+from langchain_mixture.plan import names_of, whom
 from langchain_mixture.records import (
     Call,
     LLMCall,
@@ -29,42 +23,17 @@ from langchain_mixture.records import (
     Response,
     calls_of,
     row,
-    usage_of,
 )
-from langchain_mixture.run import Run
+from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.limits import Budget
+from langchain_mixture.running.run import Run
+from langchain_mixture.running.state import NOTHING, MixtureState
+from langchain_mixture.running.waiting import Quorum
 from langchain_mixture.secrets import describe
-from langchain_mixture.steps import Agent, Step
-from langchain_mixture.waiting import Quorum
+from langchain_mixture.steps.base import Step
 
 DEFAULT_TIMEOUT: Final = 300.0
 """Seconds that a call to a model may take, or the next chunk of a streamed answer."""
-
-
-NOTHING: Final = Mixture(
-    status="complete", reasons=[], responses=[], history=[], usage=usage_of([])
-)
-
-
-class MixtureInput(TypedDict):
-    """What goes into the graph."""
-
-    messages: Annotated[list[AnyMessage | MessageLikeRepresentation], add_messages]
-
-
-class MixtureOutput(TypedDict):
-    """What comes out of it."""
-
-    messages: Annotated[list[AnyMessage], add_messages]
-    mixture: Annotated[Mixture, operator.or_]
-
-
-class MixtureState(MixtureOutput):
-    """What the nodes share. Nothing in it grows from turn to turn but the messages."""
-
-    replies: Annotated[list[Reply], Topic(Reply)]
-    """What the branches of a step got; it lives until the step's own node has run."""
-    answers: dict[str, AIMessage]
-    """The models' own messages, by response id, until the answer is chosen."""
 
 
 @dataclass(frozen=True)
@@ -292,74 +261,3 @@ def layers_of(
         )
         for k, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
     ]
-
-
-def whom(steps: Sequence[Step], options: Options) -> list[Sequence[Agent]]:
-    """Give the agents that each step may ask, by what can arrive at it.
-
-    Raises:
-        InvalidMixtureError: It is no pipeline, or a step can get no response.
-    """
-    check_steps(steps)
-    asked: list[Sequence[Agent]] = []
-    arriving = 0
-    for step, name in zip(steps, names_of(steps), strict=True):
-        agents, leaving = step.bounds(arriving)
-        if not leaving:
-            raise InvalidMixtureError(
-                f"{name} needs responses and can get none: begin with a step that "
-                "makes some, such as Propose."
-            )
-        asked.append(agents)
-        # Where a step may stop without an answer, what it was given goes on.
-        stops = options.stops and len(agents) > 0
-        arriving = max(arriving, leaving) if stops else leaving
-    return asked
-
-
-def count_calls(steps: Sequence[Step]) -> int:
-    """Say how many calls a pipeline makes at most where none of them fails.
-
-    Fallbacks and retries are not in it, and an agent that is a mixture or another graph
-    is one call.
-
-    Example:
-        >>> from langchain_mixture import together_moa
-        >>> count_calls(together_moa())
-        13
-    """
-    check_steps(steps)
-    calls = arriving = 0
-    for step in steps:
-        agents, arriving = step.bounds(arriving)
-        calls += len(agents)
-    return calls
-
-
-def check_steps(steps: object) -> None:
-    """Refuse what is no pipeline.
-
-    Raises:
-        InvalidMixtureError: It is no list of steps, or empty.
-    """
-    if not isinstance(steps, list | tuple) or not steps:
-        raise InvalidMixtureError(
-            f"steps is {shown(steps)}; allowed: a list of one or more steps."
-        )
-    for index, step in enumerate(steps):
-        if isinstance(step, type) and issubclass(step, Step):
-            raise InvalidMixtureError(
-                f"steps[{index}] is the class {step.__name__}; write {step.__name__}(…)"
-                " for an instance of it."
-            )
-        if not isinstance(step, Step):
-            raise InvalidMixtureError(
-                f"steps[{index}] is {shown(step)}; allowed: an instance of Step."
-            )
-
-
-def names_of(steps: Sequence[Step]) -> list[str]:
-    """Name each step in the graph, such as `1_propose`."""
-    kinds = (type(step).__name__ for step in steps)
-    words = (re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower() for kind in kinds)
-    return [f"{number}_{name}" for number, name in enumerate(words, 1)]

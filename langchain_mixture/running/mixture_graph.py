@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 
-from langchain_mixture.layers import MixtureInput, MixtureOutput, MixtureState
-from langchain_mixture.run import RUN, Run
+from langchain_mixture.running.run import RUN, Run
+from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 
-from langchain_mixture.wrappers import beneath
+from langchain_mixture.agents.wrappers import beneath
 
 FREE_CHOICES = (None, "auto")
 """The values of `tool_choice` under which a model need not call a tool."""

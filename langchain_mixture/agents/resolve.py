@@ -13,16 +13,11 @@ from typing import Any, TypeAlias, cast
 from langchain_core.runnables import Runnable, RunnableSequence
 from langgraph.pregel.protocol import PregelProtocol
 
+from langchain_mixture.agents.function_model import ClientFunction, FunctionChatModel
+from langchain_mixture.agents.wrappers import is_model, leaves, name_of, unwrapped
 from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.function_model import ClientFunction, FunctionChatModel
 from langchain_mixture.secrets import cleaner, describe
-from langchain_mixture.steps import Agent, Step
-from langchain_mixture.wrappers import (
-    is_model,
-    leaves,
-    name_of,
-    unwrapped,
-)
+from langchain_mixture.steps.base import Agent, Step
 
 Client: TypeAlias = (
     Runnable[Any, Any]

@@ -8,12 +8,13 @@ from typing import Any, cast
 from langchain_core.language_models import ModelProfile
 from langchain_core.runnables import Runnable
 
-from langchain_mixture.agents import Client
+from langchain_mixture.agents.resolve import Client
+from langchain_mixture.agents.wrappers import leaves, name_of
 from langchain_mixture.errors import InvalidMixtureError
-from langchain_mixture.layers import Layer, layers_of, whom
-from langchain_mixture.limits import Options
-from langchain_mixture.steps import Agent, Step
-from langchain_mixture.wrappers import leaves, name_of
+from langchain_mixture.options import Options
+from langchain_mixture.plan import whom
+from langchain_mixture.running.layer import Layer, layers_of
+from langchain_mixture.steps.base import Agent, Step
 
 
 def outline_of(steps: Sequence[Step]) -> list[str]:

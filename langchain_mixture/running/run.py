@@ -15,8 +15,8 @@ from langchain_core.callbacks import (
 )
 from langchain_core.runnables import RunnableConfig
 
-from langchain_mixture.request import Request
-from langchain_mixture.waiting import Wait
+from langchain_mixture.running.request import Request
+from langchain_mixture.running.waiting import Wait
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
-from langchain_mixture.agents import Member
-from langchain_mixture.nesting import callbacks_of, listens
+from langchain_mixture.agents.resolve import Member
+from langchain_mixture.agents.wrappers import over_messages
+from langchain_mixture.callbacks import callbacks_of, listens
 from langchain_mixture.records import Call
-from langchain_mixture.run import Run
-from langchain_mixture.wrappers import over_messages
+from langchain_mixture.running.run import Run
 
 
 @dataclass(frozen=True)

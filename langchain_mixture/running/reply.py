@@ -18,13 +18,13 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import add_usage
 from langchain_core.runnables import RunnableConfig
 
-from langchain_mixture.agents import Member
-from langchain_mixture.attempt import Attempt
+from langchain_mixture.agents.resolve import Member
+from langchain_mixture.callbacks import is_streamed
 from langchain_mixture.errors import shown
-from langchain_mixture.nesting import is_streamed
 from langchain_mixture.records import Call, Outcome, Reply, estimated
+from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.waiting import GivenUpError, Wait
 from langchain_mixture.secrets import describe, in_texts, redact_error
-from langchain_mixture.waiting import GivenUpError, Wait
 
 
 class Record:

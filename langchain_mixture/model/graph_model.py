@@ -22,9 +22,10 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 from pydantic import PrivateAttr
 
-from langchain_mixture.nesting import begin, during, inner_config
-from langchain_mixture.request import Request
-from langchain_mixture.run import RUN, Caller, Run
+from langchain_mixture.callbacks import during
+from langchain_mixture.model.nesting import begin, inner_config
+from langchain_mixture.running.request import Request
+from langchain_mixture.running.run import RUN, Caller, Run
 
 
 class GraphChatModel(BaseChatModel):
