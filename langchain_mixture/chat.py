@@ -22,7 +22,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
-from langchain_mixture.agents.resolve import Client, Member
+from langchain_mixture.agents.resolve import Client, ResolvedAgent
 from langchain_mixture.agents.wrappers import leaves, with_model
 from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
 from langchain_mixture.graph import build, create_mixture
@@ -211,11 +211,11 @@ class ChatMixture(GraphChatModel):
             self._built = _Built(key, layers, graph)
         return self._built
 
-    def _answering(self) -> list[Member]:
+    def _answering(self) -> list[ResolvedAgent]:
         """Give the agents of the answering step, fallbacks included."""
         layers = self._compiled().layers
         layer = next((layer for layer in layers if layer.answering), layers[0])
-        return [*layer.members, *layer.fallbacks]
+        return [*layer.agents, *layer.fallbacks]
 
     # -- Asking ----------------------------------------------------------------------
 
@@ -237,10 +237,10 @@ class ChatMixture(GraphChatModel):
         if stop:
             arguments["stop"] = stop
         arguments |= {k: v for k, v in kwargs.items() if k not in (*_TOOLS, "stream")}
-        for member in self._answering() if arguments else ():
-            if not member.is_model:
+        for agent in self._answering() if arguments else ():
+            if not agent.is_model:
                 raise InvalidMixtureError(
-                    f"{', '.join(arguments)} cannot be set for {member.name!r}, which "
+                    f"{', '.join(arguments)} cannot be set for {agent.name!r}, which "
                     "answers: it is no chat model, nor a wrapper of one."
                 )
         return Request(
@@ -313,13 +313,13 @@ class ChatMixture(GraphChatModel):
             for tool in tools
         ]
         request = Request(written, tool_choice, kwargs)
-        for member in self._answering():
+        for agent in self._answering():
             try:
-                request.bound(member.runnable, answering=True)
+                request.bound(agent.runnable, answering=True)
             except NotImplementedError:
                 raise InvalidMixtureError(
-                    f"{member.name!r}, which answers, cannot bind tools "
-                    f"({shown(next(leaves(member.runnable)))}); the last step that "
+                    f"{agent.name!r}, which answers, cannot bind tools "
+                    f"({shown(next(leaves(agent.runnable)))}); the last step that "
                     "writes needs a model that calls tools."
                 ) from None
         bound = {

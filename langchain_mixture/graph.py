@@ -142,7 +142,7 @@ def build(
         previous = layer.name
     builder.add_edge(previous, END)
     graph = MixtureGraph.of(builder.compile(**compiled))
-    widest = max(len(layer.members) for layer in layers)
+    widest = max(len(layer.agents) for layer in layers)
     if widest > (os.cpu_count() or 1) + 4:  # the width of the default thread pool
         return graph.with_config(max_concurrency=widest)
     return graph

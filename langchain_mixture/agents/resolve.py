@@ -40,7 +40,7 @@ _CLIENTS = (
 
 
 @dataclass(frozen=True)
-class Member:
+class ResolvedAgent:
     """One agent of one step, ready to be asked."""
 
     name: str
@@ -72,9 +72,9 @@ class Member:
         )
 
 
-def members(
+def resolved(
     step: Step, agents: Sequence[Agent], step_name: str, resolve: Resolve
-) -> list[Member]:
+) -> list[ResolvedAgent]:
     """Resolve the agents of a step, and give each a name and a label of its own."""
     arguments = {
         key: value
@@ -83,7 +83,7 @@ def members(
     }
     seen: Counter[str] = Counter()
     taken: set[str] = set()
-    found: list[Member] = []
+    found: list[ResolvedAgent] = []
     for agent in agents:
         try:
             runnable = resolve(agent) if isinstance(agent, str) else agent
@@ -105,7 +105,7 @@ def members(
             repeat += 1
             label = f"{clean}#{repeat}"
         taken.add(label)
-        found.append(Member(name, label, runnable, sample, arguments))
+        found.append(ResolvedAgent(name, label, runnable, sample, arguments))
     return found
 
 

@@ -49,8 +49,8 @@ def profile_of(steps: Sequence[Step], client: Client) -> ModelProfile | None:
         return None
 
     def profiles(some: Sequence[Layer]) -> list[Mapping[str, Any]]:
-        asked = [m for layer in some for m in (*layer.members, *layer.fallbacks)]
-        models = [leaf for member in asked for leaf in leaves(member.runnable)]
+        asked = [m for layer in some for m in (*layer.agents, *layer.fallbacks)]
+        models = [leaf for agent in asked for leaf in leaves(agent.runnable)]
         return [getattr(model, "profile", None) or {} for model in models]
 
     answering = profiles([layer for layer in layers if layer.answering])

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
-from langchain_mixture.agents.resolve import Member
+from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.agents.wrappers import over_messages
 from langchain_mixture.callbacks import callbacks_of, listens
 from langchain_mixture.records import Call
@@ -23,7 +23,7 @@ from langchain_mixture.running.run import Run
 class Attempt:
     """One call to one agent, with all that it takes to ask it."""
 
-    member: Member
+    agent: ResolvedAgent
     call: Call
     run: Run
     step: str
@@ -51,27 +51,27 @@ class Attempt:
         self, config: RunnableConfig
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
         """Give what is invoked, and with what."""
-        runnable, messages = self.member.runnable, self.call["messages"]
+        runnable, messages = self.agent.runnable, self.call["messages"]
         if self.run.request.binds:
             tooled = self._with_tools(config)
             if tooled is None:
                 messages = tools_as_text(messages)
             else:
                 runnable = tooled
-        if self.member.sample > 1 and messages:
+        if self.agent.sample > 1 and messages:
             # A cache of model answers would else give every sample the same one.
             last = messages[-1]
-            metadata = {**last.response_metadata, "sample": self.member.sample}
+            metadata = {**last.response_metadata, "sample": self.agent.sample}
             marked = last.model_copy(update={"response_metadata": metadata})
             messages = [*messages[:-1], marked]
-        if self.member.is_graph:
+        if self.agent.is_graph:
             runnable = over_messages(runnable, config)
         return runnable, messages
 
     def _with_tools(self, config: RunnableConfig) -> Runnable[Any, Any] | None:
         if not self.may_answer and not (self.writes and self.run.request.is_free):
             return None
-        runnable = self.member.runnable
+        runnable = self.agent.runnable
         try:
             return self.run.request.bound(
                 runnable, answering=self.may_answer, config=config
@@ -83,7 +83,7 @@ class Attempt:
 
     def arguments(self) -> dict[str, Any]:
         """Give the keyword arguments: the caller's go before the step's."""
-        own = dict(self.member.arguments)
+        own = dict(self.agent.arguments)
         return {**own, **self.run.request.arguments} if self.may_answer else own
 
     def config(
@@ -101,7 +101,7 @@ class Attempt:
         # In front: who is given up must be stopped before a stream hears of it.
         callbacks.handlers[:0] = handlers
         callbacks.inheritable_handlers[:0] = handlers
-        mark = {"mixture_step": self.step, "mixture_agent": self.member.name}
+        mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
         return {
             **config,
             "callbacks": callbacks,

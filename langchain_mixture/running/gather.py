@@ -96,9 +96,9 @@ def _outcome(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[st
 
 
 def _said(layer: Layer, reply: Reply) -> str:
-    member = layer.members[reply["index"]]
-    repeats = reply["attempt"] == 0 and member.sample > 1
-    name = f"{member.name}#{member.sample}" if repeats else reply["agent"]
+    agent = layer.agents[reply["index"]]
+    repeats = reply["attempt"] == 0 and agent.sample > 1
+    name = f"{agent.name}#{agent.sample}" if repeats else reply["agent"]
     return f"{name} {_VERBS[reply['outcome']]} {reply['error']}"
 
 

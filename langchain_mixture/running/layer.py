@@ -11,7 +11,7 @@ from typing import Final
 
 from langgraph.errors import GraphBubbleUp
 
-from langchain_mixture.agents.resolve import Client, Member, members, resolver
+from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
 from langchain_mixture.errors import StepFailedError
 from langchain_mixture.options import Options
 from langchain_mixture.plan import names_of, whom
@@ -43,9 +43,9 @@ class Layer:
     step: Step
     name: str
     """Such as `1_propose`."""
-    members: Sequence[Member]
+    agents: Sequence[ResolvedAgent]
     """Whom it may ask, one a call."""
-    fallbacks: Sequence[Member]
+    fallbacks: Sequence[ResolvedAgent]
     first: bool
     last: bool
     answering: bool
@@ -56,9 +56,9 @@ class Layer:
 
     @property
     def branches(self) -> list[str]:
-        if len(self.members) < 2:
+        if len(self.agents) < 2:
             return []
-        return [f"{self.name}/{member.label}" for member in self.members]
+        return [f"{self.name}/{agent.label}" for agent in self.agents]
 
     def before(self, state: MixtureState) -> Mixture:
         """Give what the steps in front left."""
@@ -96,9 +96,9 @@ class Layer:
                     "the conversation is empty; it needs one message or more"
                 )
             calls = self.step.calls(state["messages"], self.before(state)["responses"])
-            if len(calls) > len(self.members):
+            if len(calls) > len(self.agents):
                 raise ValueError(
-                    f"calls() made {len(calls)} calls of at most {len(self.members)}, "
+                    f"calls() made {len(calls)} calls of at most {len(self.agents)}, "
                     "which bounds() allows"
                 )
         return calls
@@ -135,20 +135,20 @@ class Layer:
         asked = [index for index in range(len(calls)) if index not in have]
         budget = Budget.of(self.options, self._spent(state))
         attempts: dict[int, list[Attempt]] = {index: [] for index in asked}
-        agents = [(index, self.members[index]) for index in asked]
-        spare = [(index, member) for index in asked for member in self.fallbacks]
-        for index, member in [*agents, *spare]:  # these are asked before those
-            streams = self._streams(member)
+        first = [(index, self.agents[index]) for index in asked]
+        spare = [(index, agent) for index in asked for agent in self.fallbacks]
+        for index, agent in [*first, *spare]:  # these are asked before those
+            streams = self._streams(agent)
             attempt = Attempt(
-                member=member,
+                agent=agent,
                 call=calls[index],
                 run=run,
                 step=self.name,
                 index=index,
                 attempt=len(attempts[index]),
-                timeout=self._timeout(member),
+                timeout=self._timeout(agent),
                 ends=ends,
-                refused=budget.spend(calls[index], member),
+                refused=budget.spend(calls[index], agent),
                 streams=streams,
                 visible=streams or self.options.stream_proposals,
                 writes=self.step.answers,
@@ -165,16 +165,16 @@ class Layer:
             *calls_of(state.get("replies", [])),
         ]
 
-    def _streams(self, member: Member) -> bool:
+    def _streams(self, agent: ResolvedAgent) -> bool:
         """Whether the tokens of an agent are the answer's stream."""
-        alone = self.answering and self.last and len(self.members) == 1
-        return alone and member.is_model
+        alone = self.answering and self.last and len(self.agents) == 1
+        return alone and agent.is_model
 
-    def _timeout(self, member: Member) -> float | None:
+    def _timeout(self, agent: ResolvedAgent) -> float | None:
         for timeout in (self.step.timeout, self.options.timeout):
             if timeout != "default":
                 return timeout
-        return None if member.is_graph else DEFAULT_TIMEOUT
+        return None if agent.is_graph else DEFAULT_TIMEOUT
 
     def quorum_left(self, state: MixtureState) -> Quorum:
         """The quorum of the calls that a resumed step makes again."""
@@ -192,7 +192,7 @@ class Layer:
         have just run. After a resume they are the failed ones: were they not asked
         again, a thread whose calls all failed would stay a dead end.
         """
-        if not self.members:
+        if not self.agents:
             return []
         fresh = run.supersteps.pop(self.name, None) is not None
         replies = state.get("replies", [])
@@ -251,8 +251,8 @@ def layers_of(
         Layer(
             step=step,
             name=name,
-            members=members(step, asked[k], name, resolve),
-            fallbacks=members(step, step.fallbacks, name, resolve),
+            agents=resolved(step, asked[k], name, resolve),
+            fallbacks=resolved(step, step.fallbacks, name, resolve),
             first=k == 0,
             last=k == len(steps) - 1,
             answering=k == answering,

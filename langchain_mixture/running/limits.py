@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from langchain_mixture.agents.resolve import Member
+from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.options import Options
 from langchain_mixture.records import Call, LLMCall, estimated
 
@@ -27,7 +27,7 @@ class Budget:
         )
         return cls(options, len(made), tokens)
 
-    def spend(self, call: Call, member: Member) -> str | None:
+    def spend(self, call: Call, agent: ResolvedAgent) -> str | None:
         """Take a call off the budget, or say why it must not be made.
 
         Tokens are an estimate: about four characters a token to read, and as many to
@@ -40,7 +40,7 @@ class Budget:
         limit = self.options.max_total_tokens
         if limit is not None:
             estimate = estimated(call["messages"])
-            estimate += member.arguments.get("max_tokens", 0)
+            estimate += agent.arguments.get("max_tokens", 0)
             if self.tokens + estimate > limit:
                 self.calls -= 1
                 return (

@@ -75,7 +75,7 @@ class Gather(Runnable[MixtureState, Update]):
         calls, quorum = self._missing(input)
         replies = self._replies(input, await aask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
-            if self._layer.members:
+            if self._layer.agents:
                 kept = self._layer.kept(input, replies)
             else:  # a function of the user's, maybe a slow one
                 kept = await in_thread(partial(self._layer.kept, input, replies))

@@ -18,7 +18,7 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import add_usage
 from langchain_core.runnables import RunnableConfig
 
-from langchain_mixture.agents.resolve import Member
+from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
 from langchain_mixture.errors import shown
 from langchain_mixture.records import Call, Outcome, Reply, estimated
@@ -42,10 +42,10 @@ class Record:
         self._wait = wait
         self._started = time.time()
         self._clock = time.perf_counter()
-        self.handlers: list[BaseCallbackHandler] = [_Redactor(attempt.member)]
+        self.handlers: list[BaseCallbackHandler] = [_Redactor(attempt.agent)]
         # A chain or a graph may ask several models and return the last one's message.
         self._usage: _Usage | None = None
-        if not attempt.member.is_model:
+        if not attempt.agent.is_model:
             self._usage = _Usage()
             self.handlers.append(self._usage)
         self._signs: _SignsOfLife | None = None
@@ -54,11 +54,11 @@ class Record:
             self.handlers.append(self._signs)
 
     def answered(self, output: object) -> None:
-        message = _message(output, self._attempt.member)
+        message = _message(output, self._attempt.agent)
         problem = _problem(message, self._attempt.call)
         self._wait.has_answer = problem is None
         if problem is not None:  # it may quote what the model said
-            problem = self._attempt.member.without_secrets(problem)
+            problem = self._attempt.agent.without_secrets(problem)
         outcome: Outcome = "answered" if problem is None else "failed"
         self.reply = self._reply(outcome, message, problem)
 
@@ -66,7 +66,7 @@ class Record:
         if isinstance(error, GivenUpError):
             self.reply = self._reply("given up", None, str(error))
         else:
-            said = describe(error, self._attempt.member.without_secrets)
+            said = describe(error, self._attempt.agent.without_secrets)
             self.reply = self._reply("failed", None, said)
 
     def unasked(self, why: str) -> Reply:
@@ -87,7 +87,7 @@ class Record:
         return {
             "id": f"{attempt.step}/{attempt.index}",
             "text": "" if message is None else message.text,
-            "agent": attempt.member.name,
+            "agent": attempt.agent.name,
             "step": attempt.step,
             "parents": attempt.call["parents"],
             "tool_calls": [] if message is None else message.tool_calls,
@@ -183,27 +183,27 @@ class _Redactor(BaseCallbackHandler):
     run_inline = True
     ignore_chat_model = True  # else core writes the messages out for it
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
+    def __init__(self, agent: ResolvedAgent) -> None:
+        self._agent = agent
 
     def on_llm_error(
         self, error: BaseException, *, response: Any = None, **kwargs: Any
     ) -> None:
-        redact_error(error, self._member.without_secrets)
+        redact_error(error, self._agent.without_secrets)
         # Core hands on what the provider's HTTP response said, too.
         for generations in getattr(response, "generations", []):
             for generation in generations:
                 message = getattr(generation, "message", None)
                 if isinstance(message, BaseMessage):
                     message.response_metadata = in_texts(
-                        message.response_metadata, self._member.without_secrets
+                        message.response_metadata, self._agent.without_secrets
                     )
 
     def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
-        redact_error(error, self._member.without_secrets)
+        redact_error(error, self._agent.without_secrets)
 
 
-def _message(output: object, member: Member) -> AIMessage:
+def _message(output: object, agent: ResolvedAgent) -> AIMessage:
     if isinstance(output, str):
         output = AIMessage(output)
     if isinstance(output, AIMessageChunk):
@@ -212,7 +212,7 @@ def _message(output: object, member: Member) -> AIMessage:
         output = AIMessage(output.content, id=output.id)
     if not isinstance(output, AIMessage):
         raise TypeError(
-            f"{member.name} returned {shown(output)}; it must return a message or text"
+            f"{agent.name} returned {shown(output)}; it must return a message or text"
         )
     return _encodable(output)
 
