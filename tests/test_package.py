@@ -249,5 +249,5 @@ def test_links_to_files_lead_somewhere(document: str) -> None:
 
 def test_type_hints_can_be_resolved() -> None:
     """LangGraph and pydantic read annotations at run time; ours resolve."""
-    for name in ("Response", "Call", "Reply", "Mixture"):
+    for name in ("Response", "Call", "Reply", "Result"):
         assert get_type_hints(getattr(langchain_mixture, name))

@@ -18,7 +18,7 @@ from langchain_mixture.plan import names_of, whom
 from langchain_mixture.records import (
     Call,
     LLMCall,
-    Mixture,
+    Result,
     Reply,
     Response,
     calls_of,
@@ -60,7 +60,7 @@ class Layer:
             return []
         return [f"{self.name}/{agent.label}" for agent in self.agents]
 
-    def before(self, state: MixtureState) -> Mixture:
+    def before(self, state: MixtureState) -> Result:
         """Give what the steps in front left."""
         # What an earlier turn of the thread left is not for the first step.
         return NOTHING if self.first else state["mixture"]

@@ -10,9 +10,9 @@ from langgraph.channels import Topic
 from langgraph.graph import add_messages
 from typing_extensions import TypedDict
 
-from langchain_mixture.records import Mixture, Reply, usage_of
+from langchain_mixture.records import Result, Reply, usage_of
 
-NOTHING: Final = Mixture(
+NOTHING: Final = Result(
     status="complete", reasons=[], responses=[], history=[], usage=usage_of([])
 )
 
@@ -27,7 +27,7 @@ class MixtureOutput(TypedDict):
     """What comes out of it."""
 
     messages: Annotated[list[AnyMessage], add_messages]
-    mixture: Annotated[Mixture, operator.or_]
+    mixture: Annotated[Result, operator.or_]
 
 
 class MixtureState(MixtureOutput):
