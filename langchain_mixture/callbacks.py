@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 from langchain_core.callbacks import (
-    BaseCallbackHandler,
     BaseCallbackManager,
     CallbackManager,
 )
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
+
+from langchain_mixture.compat import makes_models_stream
 
 
 @contextmanager
@@ -27,10 +26,6 @@ def during(variable: ContextVar[Any], value: object) -> Iterator[None]:
         variable.reset(token)
 
 
-detached = partial(during, var_child_runnable_config, None)
-"""Hide the run around a block: wrappers and graphs would merge its callbacks in."""
-
-
 def is_streamed(config: RunnableConfig) -> bool:
     """Tell whether someone is listening to the tokens of a run.
 
@@ -38,7 +33,7 @@ def is_streamed(config: RunnableConfig) -> bool:
         >>> is_streamed({})
         False
     """
-    return any(map(listens, callbacks_of(config).handlers))
+    return any(map(makes_models_stream, callbacks_of(config).handlers))
 
 
 def callbacks_of(config: RunnableConfig) -> BaseCallbackManager:
@@ -49,15 +44,3 @@ def callbacks_of(config: RunnableConfig) -> BaseCallbackManager:
     return CallbackManager(
         handlers=list(callbacks or []), inheritable_handlers=list(callbacks or [])
     )
-
-
-def listens(handler: BaseCallbackHandler) -> bool:
-    """Tell whether a handler makes models stream.
-
-    Its protocol is private to langchain-core; these are its public methods.
-
-    Example:
-        >>> listens(BaseCallbackHandler())
-        False
-    """
-    return hasattr(handler, "tap_output_iter")

@@ -10,7 +10,7 @@ from langchain_mixture.options import Options
 from langchain_mixture.steps.base import Agent, Step
 
 
-def whom(steps: Sequence[Step], options: Options) -> list[Sequence[Agent]]:
+def agents_of(steps: Sequence[Step], options: Options) -> list[Sequence[Agent]]:
     """Give the agents that each step may ask, by what can arrive at it.
 
     Raises:

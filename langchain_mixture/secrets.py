@@ -10,6 +10,8 @@ from langchain_core.runnables import Runnable
 from langgraph.pregel import Pregel
 from pydantic import SecretStr
 
+from langchain_mixture.compat import nodes_of
+
 _KEYS = re.compile(
     r"""(?ix)
     \b(?:sk|pk|rk|gsk|xai|hf|pplx|r8|key|lsv2|gh[pousr])[-_]
@@ -90,7 +92,7 @@ def _parts(thing: object) -> Iterable[object]:
         case list() | tuple():
             return thing
         case Pregel():
-            return [node.bound for node in thing.nodes.values()]
+            return nodes_of(thing)
         case Runnable():  # a model, or what is wrapped around one
             return vars(thing).values()
     return ()

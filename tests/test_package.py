@@ -121,7 +121,7 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 
 
 ROOMS = [
-    {"records", "secrets", "errors", "threads", "callbacks"},
+    {"records", "secrets", "errors", "threads", "callbacks", "compat"},
     {"steps"},
     {"presets", "agents"},
     {"options", "plan"},

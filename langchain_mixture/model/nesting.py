@@ -15,7 +15,6 @@ from langchain_core.utils.uuid import uuid7
 from langgraph.constants import TAG_HIDDEN, TAG_NOSTREAM
 from langgraph.runtime import Runtime
 
-from langchain_mixture.callbacks import listens
 from langchain_mixture.running.run import Caller, Run
 
 
@@ -56,11 +55,11 @@ def inner_config(
     """
     if caller is None:
         return {}
-    handlers = [h for h in caller.handlers if not listens(h)]
+    handlers = [h for h in caller.handlers if not makes_models_stream(h)]
     if streams:
         # Core adds those of context variables once more where it finds not the same.
         own = manager.configure().handlers
-        handlers = [h if h in own else _Deaf.of(h, manager) for h in handlers]
+        handlers = [h if h in own else _WithoutTokens.of(h, manager) for h in handlers]
     config: RunnableConfig = {
         "callbacks": manager(
             handlers=handlers,
@@ -87,7 +86,7 @@ def inner_config(
 _SILENT: Final = (TAG_HIDDEN, TAG_NOSTREAM)
 
 
-class _Deaf:
+class _WithoutTokens:
     """A caller's handler, which hears the tokens from the model and not from within."""
 
     def __init__(self, handler: BaseCallbackHandler, silence: Any) -> None:

@@ -14,7 +14,8 @@ from langgraph.constants import TAG_NOSTREAM
 
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.agents.wrappers import over_messages
-from langchain_mixture.callbacks import callbacks_of, listens
+from langchain_mixture.callbacks import callbacks_of
+from langchain_mixture.compat import is_message_stream
 from langchain_mixture.records import Call
 from langchain_mixture.running.run import Run
 
@@ -94,9 +95,7 @@ class Attempt:
         if not self.visible:
             # A message stream of LangGraph's would make every model stream.
             for handler in list(callbacks.handlers):
-                if listens(handler) and type(handler).__module__.startswith(
-                    "langgraph"
-                ):
+                if is_message_stream(handler):
                     callbacks.remove_handler(handler)
         # In front: who is given up must be stopped before a stream hears of it.
         callbacks.handlers[:0] = handlers

@@ -15,10 +15,10 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from langgraph.errors import GraphBubbleUp
 
-from langchain_mixture.callbacks import detached
+from langchain_mixture.compat import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.running.attempt import Attempt
-from langchain_mixture.running.reply import Record
+from langchain_mixture.running.reply import Recorder
 from langchain_mixture.running.waiting import Quorum, Wait
 from langchain_mixture.threads import begun
 
@@ -78,24 +78,24 @@ async def aask_all(
 
 def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
     wait = Wait(attempt.timeout, attempt.ends, quorum)
-    record = Record(attempt, config, wait, wait.sign)
+    recorder = Recorder(attempt, config, wait, wait.sign)
     if (why := _unasked(attempt, quorum)) is not None:
-        return record.unasked(why)
+        return recorder.unasked(why)
 
     def invoke() -> object:
         runnable, messages = attempt.prepared(config)
-        agent_config = attempt.config(config, record.handlers)
+        agent_config = attempt.config(config, recorder.handlers)
         with detached():
             return runnable.invoke(messages, agent_config, **attempt.arguments())
 
     changed = threading.Event()
     attempt.run.waits.add(wait)
     try:
-        with _recorded(record, wait, changed.set):
-            record.answered(_within(wait, invoke, changed))
+        with _recorded(recorder, wait, changed.set):
+            recorder.answered(_within(wait, invoke, changed))
     finally:
         attempt.run.waits.discard(wait)
-    return record.reply
+    return recorder.reply
 
 
 async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
@@ -112,13 +112,13 @@ async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Rep
         wait.sign()
         loop.call_soon_threadsafe(wake)  # a model may write in a thread of its own
 
-    record = Record(attempt, config, wait, sign)
+    recorder = Recorder(attempt, config, wait, sign)
     if (why := _unasked(attempt, quorum)) is not None:
-        return record.unasked(why)
-    with _recorded(record, wait, wake):
+        return recorder.unasked(why)
+    with _recorded(recorder, wait, wake):
         try:
             async with timer:
-                output = await _output(attempt, config, record)
+                output = await _output(attempt, config, recorder)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -128,20 +128,24 @@ async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Rep
             if timer.expired():
                 raise wait.error() from None
             raise
-        record.answered(output)
-    return record.reply
+        recorder.answered(output)
+    return recorder.reply
 
 
-async def _output(attempt: Attempt, config: RunnableConfig, record: Record) -> object:
+async def _output(
+    attempt: Attempt, config: RunnableConfig, recorder: Recorder
+) -> object:
     runnable, messages = attempt.prepared(config)
-    agent_config = attempt.config(config, record.handlers)
+    agent_config = attempt.config(config, recorder.handlers)
     arguments = attempt.arguments()
     with detached():
         return await runnable.ainvoke(messages, agent_config, **arguments)
 
 
 @contextmanager
-def _recorded(record: Record, wait: Wait, wake: Callable[[], None]) -> Iterator[None]:
+def _recorded(
+    recorder: Recorder, wait: Wait, wake: Callable[[], None]
+) -> Iterator[None]:
     """Wait for a call; one that fails is a record, and does not end the step."""
     with wait.held(wake):
         try:
@@ -149,7 +153,7 @@ def _recorded(record: Record, wait: Wait, wake: Callable[[], None]) -> Iterator[
         except GraphBubbleUp:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
-            record.failed(error)
+            recorder.failed(error)
 
 
 def _unasked(attempt: Attempt, quorum: Quorum) -> str | None:

@@ -11,9 +11,9 @@ from langchain_core.messages import AIMessage
 from langchain_mixture.errors import NoResponsesError, StepFailedError
 from langchain_mixture.records import (
     HistoryRow,
-    Result,
     Reply,
     Response,
+    Result,
     answered,
     row,
     usage_of,

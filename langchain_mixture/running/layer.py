@@ -14,13 +14,13 @@ from langgraph.errors import GraphBubbleUp
 from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
 from langchain_mixture.errors import StepFailedError
 from langchain_mixture.options import Options
-from langchain_mixture.plan import names_of, whom
+from langchain_mixture.plan import agents_of, names_of
 from langchain_mixture.records import (
     Call,
     LLMCall,
-    Result,
     Reply,
     Response,
+    Result,
     calls_of,
     row,
 )
@@ -244,7 +244,7 @@ def layers_of(
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
     """
-    asked = whom(steps, options)
+    asked = agents_of(steps, options)
     resolve = resolver(client)
     answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
     return [

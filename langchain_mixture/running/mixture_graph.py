@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 
+from langchain_mixture.compat import detach, made_into
 from langchain_mixture.running.run import RUN, Run
 from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
 
@@ -27,9 +27,8 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
 
     @classmethod
     def of(cls, graph: CompiledStateGraph[Any, Any, Any, Any]) -> MixtureGraph:
-        """Make a mixture's graph of a compiled one, as `Pregel.copy` makes a copy."""
-        made = {k: v for k, v in vars(graph).items() if k != "__orig_class__"}
-        return cls(**made)
+        """Make a mixture's graph of a compiled one."""
+        return made_into(cls, graph)
 
     if not TYPE_CHECKING:  # LangGraph's own signatures are what callers are to see
 
@@ -67,9 +66,7 @@ def _context(run: Run | None) -> Context:
     """Copy the context and begin a run in it."""
     context = copy_context()
     if run is not None:
-        # Under ChatMixture: LangGraph would merge the outer run's callbacks in, and
-        # the inner run would stand beside the model's in a trace.
-        context.run(var_child_runnable_config.set, None)
+        detach(context)  # ChatMixture has said what its graph's run belongs under
     run = run or Run()
     run.is_begun = True
     context.run(RUN.set, run)

@@ -27,7 +27,7 @@ from langchain_mixture.running.waiting import GivenUpError, Wait
 from langchain_mixture.secrets import describe, in_texts, redact_error
 
 
-class Record:
+class Recorder:
     """Takes down one call: when it began, what it used, how it ended."""
 
     def __init__(

@@ -10,7 +10,7 @@ from langgraph.channels import Topic
 from langgraph.graph import add_messages
 from typing_extensions import TypedDict
 
-from langchain_mixture.records import Result, Reply, usage_of
+from langchain_mixture.records import Reply, Result, usage_of
 
 NOTHING: Final = Result(
     status="complete", reasons=[], responses=[], history=[], usage=usage_of([])
