@@ -15,6 +15,7 @@ from langchain_core.utils.uuid import uuid7
 from langgraph.constants import TAG_HIDDEN, TAG_NOSTREAM
 from langgraph.runtime import Runtime
 
+from langchain_mixture.compat import makes_models_stream
 from langchain_mixture.running.run import Caller, Run
 
 
