@@ -29,7 +29,7 @@ from langchain_mixture.graph import build, create_mixture
 from langchain_mixture.model.graph_model import GraphChatModel, distinct
 from langchain_mixture.model.profile import outline_of, profile_of
 from langchain_mixture.options import OnFailure, Options
-from langchain_mixture.plan import agents_of
+from langchain_mixture.plan import bounds_of
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request
@@ -161,7 +161,7 @@ class ChatMixture(GraphChatModel):
                 "cache on the models of its steps: each keeps its own answers."
             )
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
-        agents_of(steps, options)
+        bounds_of(steps, options)
         said = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens"}:
             check_value(kwargs[key], key, "ChatMixture")

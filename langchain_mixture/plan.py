@@ -10,14 +10,19 @@ from langchain_mixture.options import Options
 from langchain_mixture.steps.base import Agent, Step
 
 
-def agents_of(steps: Sequence[Step], options: Options) -> list[Sequence[Agent]]:
-    """Give the agents that each step may ask, by what can arrive at it.
+def bounds_of(
+    steps: Sequence[Step], options: Options
+) -> list[tuple[Sequence[Agent], int]]:
+    """Return what each step may ask and leave, by what can arrive at it.
+
+    Returns:
+        For each step its agents, one a call, and the most responses that it may leave.
 
     Raises:
         InvalidMixtureError: It is no pipeline, or a step can get no response.
     """
     check_steps(steps)
-    asked: list[Sequence[Agent]] = []
+    bounds: list[tuple[Sequence[Agent], int]] = []
     arriving = 0
     for step, name in zip(steps, names_of(steps), strict=True):
         agents, leaving = step.bounds(arriving)
@@ -26,11 +31,11 @@ def agents_of(steps: Sequence[Step], options: Options) -> list[Sequence[Agent]]:
                 f"{name} needs responses and can get none: begin with a step that "
                 "makes some, such as Propose."
             )
-        asked.append(agents)
+        bounds.append((agents, leaving))
         # Where a step may stop without an answer, what it was given goes on.
         stops = options.stops and len(agents) > 0
         arriving = max(arriving, leaving) if stops else leaving
-    return asked
+    return bounds
 
 
 def count_calls(steps: Sequence[Step]) -> int:

@@ -765,7 +765,12 @@ class Broken(Step):
     def keep(
         self, responses: Sequence[Response], replies: Sequence[Reply]
     ) -> list[Response]:
-        faulty: Any = {"keep": None, "text": ["x"], "part": [{"text": "x"}]}
+        faulty: Any = {
+            "keep": None,
+            "text": ["x"],
+            "part": [{"text": "x"}],
+            "too much": [*responses, *responses],
+        }
         return faulty[self.fault]  # type: ignore[no-any-return]
 
 
@@ -777,6 +782,7 @@ class Broken(Step):
         ("keep", r"keep\(\) returned None; it must return a list"),
         ("text", r"keep\(\) returned a list with 'x'; it must hold responses"),
         ("part", r"keep\(\) returned a list with a dict; it must hold responses"),
+        ("too much", r"2_broken: .*keep\(\) left 2 responses of at most 1"),
     ],
 )
 def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) -> None:

@@ -12,7 +12,7 @@ from langchain_mixture.agents.resolve import Client
 from langchain_mixture.agents.wrappers import leaves, name_of
 from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.options import Options
-from langchain_mixture.plan import agents_of
+from langchain_mixture.plan import bounds_of
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.steps.base import Agent, Step
 
@@ -27,7 +27,7 @@ def outline_of(steps: Sequence[Step]) -> list[str]:
     """
     return [
         f"{type(step).__name__}({', '.join(_name(agent) for agent in agents)})"
-        for step, agents in zip(steps, agents_of(steps, Options()), strict=True)
+        for step, (agents, _) in zip(steps, bounds_of(steps, Options()), strict=True)
     ]
 
 

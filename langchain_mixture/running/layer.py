@@ -14,7 +14,7 @@ from langgraph.errors import GraphBubbleUp
 from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
 from langchain_mixture.errors import StepFailedError
 from langchain_mixture.options import Options
-from langchain_mixture.plan import agents_of, names_of
+from langchain_mixture.plan import bounds_of, names_of
 from langchain_mixture.records import (
     Call,
     LLMCall,
@@ -44,7 +44,9 @@ class Layer:
     name: str
     """Such as `1_propose`."""
     agents: Sequence[ResolvedAgent]
-    """Whom it may ask, one a call."""
+    """The agents that it may ask, one a call."""
+    most: int
+    """How many responses it may leave, by its bounds."""
     fallbacks: Sequence[ResolvedAgent]
     first: bool
     last: bool
@@ -244,20 +246,21 @@ def layers_of(
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
     """
-    asked = agents_of(steps, options)
+    bounds = bounds_of(steps, options)
     resolve = resolver(client)
     answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
     return [
         Layer(
             step=step,
             name=name,
-            agents=resolved(step, asked[k], name, resolve),
+            agents=resolved(step, bounds[k][0], name, resolve),
+            most=bounds[k][1],
             fallbacks=resolved(step, step.fallbacks, name, resolve),
             first=k == 0,
             last=k == len(steps) - 1,
             answering=k == answering,
             options=options,
-            steps_left=sum(1 for agents in asked[k:] if agents),
+            steps_left=sum(1 for agents, _ in bounds[k:] if agents),
         )
         for k, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
     ]

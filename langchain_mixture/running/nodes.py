@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
@@ -65,7 +65,8 @@ class Gather(Runnable[MixtureState, Update]):
         replies = self._replies(input, ask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
             kept = self._layer.kept(input, replies)
-            settled = _listed(wait_for(kept) if inspect.isawaitable(kept) else kept)
+            settled = wait_for(kept) if inspect.isawaitable(kept) else kept
+            self._check(settled)
         return update(self._layer, input, replies, settled, started)
 
     async def ainvoke(
@@ -79,7 +80,8 @@ class Gather(Runnable[MixtureState, Update]):
                 kept = self._layer.kept(input, replies)
             else:  # a function of the user's, maybe a slow one
                 kept = await in_thread(partial(self._layer.kept, input, replies))
-            settled = _listed(await kept if inspect.isawaitable(kept) else kept)
+            settled = await kept if inspect.isawaitable(kept) else kept
+            self._check(settled)
         return update(self._layer, input, replies, settled, started)
 
     def _missing(self, state: MixtureState) -> tuple[list[list[Attempt]], Quorum]:
@@ -92,14 +94,21 @@ class Gather(Runnable[MixtureState, Update]):
         replies = [*state.get("replies", []), *new]
         return sorted(replies, key=lambda reply: reply["index"])
 
-
-def _listed(kept: object) -> list[Response]:
-    if not isinstance(kept, list):
-        raise TypeError(f"keep() returned {shown(kept)}; it must return a list")
-    for item in kept:
-        if not isinstance(item, dict) or not Response.__required_keys__ <= set(item):
-            raise TypeError(
-                f"keep() returned a list with {shown(item)}; it must hold responses: "
-                "those it was given, copies with another text, or answered(replies)"
+    def _check(self, kept: object) -> None:
+        if not isinstance(kept, list):
+            raise TypeError(f"keep() returned {shown(kept)}; it must return a list")
+        for item in kept:
+            if not isinstance(item, dict) or not set(item) >= _RESPONSE:
+                raise TypeError(
+                    f"keep() returned a list with {shown(item)}; it must hold "
+                    "responses: those it was given, copies with another text, or "
+                    "answered(replies)"
+                )
+        if len(kept) > self._layer.most:
+            raise ValueError(
+                f"keep() left {len(kept)} responses of at most {self._layer.most}, "
+                "which bounds() allows"
             )
-    return kept
+
+
+_RESPONSE: Final = Response.__required_keys__

@@ -1,7 +1,7 @@
 """What a step is: the contract that every step keeps.
 
-A step decides; it does no I/O. The graph asks it what to ask whom (`bounds`,
-`calls`), and what to keep of the replies (`keep`).
+A step decides; it does no I/O. The graph asks it which agents it may ask (`bounds`),
+what it asks them (`calls`), and what it keeps of the replies (`keep`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,14 @@ Timeout: TypeAlias = float | Literal["default"] | None
 class Step:
     """The contract of a step. Every method has a default; override what differs.
 
-    A transform overrides `keep` alone; a step that asks models `bounds` and `calls`,
-    and sets `answers` where what it writes may be the answer. Nothing has to be
-    registered: an instance of a subclass is a step.
+    A transform overrides `keep` alone. A step that asks models overrides `bounds` and
+    `calls`, and sets `answers` where what it writes may be the answer. Nothing has to
+    be registered: an instance of a subclass is a step.
+
+    `calls` must be pure: it may run more than once, such as after a resume, and must
+    give the same calls for the same arguments. A step may ask nobody: where `calls`
+    returns none, the default `keep` hands on what the step was given. There are no
+    loops in a pipeline: a loop is a list in which steps stand several times over.
 
     Example:
         ```python
@@ -87,9 +92,10 @@ class Step:
     """Seconds that the other calls still have when the quorum is met."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
-        """Say whom it may ask and how many responses it may leave, at the most.
+        """Return the agents that may be asked, and the most responses that are left.
 
-        The graph has one branch for each of these agents.
+        The graph has one branch for each of these agents. A step that makes more calls
+        than it has agents here, or leaves more responses, fails by its name.
 
         Args:
             n: The number of responses that can arrive.
@@ -102,7 +108,7 @@ class Step:
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
-        """Say what to ask: the i-th call goes to the i-th agent of `bounds`."""
+        """Return what to ask: the i-th call goes to the i-th agent of `bounds`."""
         return ()
 
     def keep(
