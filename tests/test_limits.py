@@ -684,7 +684,7 @@ def test_tokens_that_a_model_does_not_report_are_estimated_and_said_to_be() -> N
 
 def test_max_concurrency_bounds_the_calls_in_flight() -> None:
     """One mixture makes no more calls at once than it may."""
-    crowd = Crowd(model="m")
+    crowd = Crowd(model="m", together=2)
     graph = create_mixture([Propose([crowd] * 8), Aggregate(crowd)])
     graph.invoke(ask(), {"max_concurrency": 2})
     assert crowd.most == 2
