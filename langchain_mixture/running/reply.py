@@ -133,6 +133,25 @@ class _Usage(UsageMetadataCallbackHandler):
     ignore_chat_model = True
 
 
+class Guard(BaseCallbackHandler):
+    """Lets a sync call that was given up begin no further request.
+
+    Such a call goes on, on its thread: an agent in its loop, a retry, a fallback.
+    """
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, wait: Wait) -> None:
+        self._wait = wait
+
+    def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        if self._wait.is_over:
+            raise RuntimeError("the call was given up")
+
+    on_llm_start = on_retry = on_chat_model_start
+
+
 class _SignsOfLife(BaseCallbackHandler):
     """Tells that a model that streams is still writing, and whether it has begun."""
 
