@@ -325,6 +325,7 @@ def hanging() -> Iterator[Hanging]:
         lambda agent: create_mixture([Propose([agent, FAST])], timeout=0.5),
         lambda agent: create_mixture([Propose([agent, FAST], timeout=0.5)], timeout=60),
     ],
+    ids=["the step's", "the mixture's", "the step's before the mixture's"],
 )
 async def test_a_call_that_hangs_is_given_up(
     hanging: Hanging, make: Callable[[Any], Any]

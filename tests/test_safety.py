@@ -42,7 +42,9 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("text", "mark"), HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize(
+    ("text", "mark"), HOSTILE, ids=[ascii(text)[:30] for text, _ in HOSTILE]
+)
 def test_the_final_model_is_sent_a_hostile_proposal_as_one_marked_response(
     text: str, mark: str
 ) -> None:
@@ -125,6 +127,17 @@ def graph_of(model: Any) -> Any:
         lambda model: RunnableBranch((lambda _: True, model), model),
         lambda model: RunnableParallel(m=model) | itemgetter("m"),
         graph_of,
+    ],
+    ids=[
+        "model",
+        "retry",
+        "bind",
+        "fallbacks",
+        "chain",
+        "chain retried",
+        "branch",
+        "parallel",
+        "graph",
     ],
 )
 def test_a_key_is_in_no_error_history_repr_or_checkpoint(
