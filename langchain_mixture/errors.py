@@ -72,3 +72,13 @@ def shown(value: object) -> str:
         return f"the class {value.__name__}"
     name = type(value).__name__
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def counted(number: float, noun: str) -> str:
+    """Put a number in front of a noun, in the plural where it is not 1.
+
+    Example:
+        >>> counted(1, "second"), counted(0.5, "second")
+        ('1 second', '0.5 seconds')
+    """
+    return f"{number:.15g} {noun}{'' if number == 1 else 's'}"

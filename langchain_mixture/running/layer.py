@@ -12,7 +12,7 @@ from typing import Final
 from langgraph.errors import GraphBubbleUp
 
 from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
-from langchain_mixture.errors import StepFailedError
+from langchain_mixture.errors import StepFailedError, counted
 from langchain_mixture.options import Options
 from langchain_mixture.plan import bounds_of, names_of
 from langchain_mixture.records import (
@@ -100,8 +100,8 @@ class Layer:
             calls = self.step.calls(state["messages"], self.before(state)["responses"])
             if len(calls) > len(self.agents):
                 raise ValueError(
-                    f"calls() made {len(calls)} calls of at most {len(self.agents)}, "
-                    "which bounds() allows"
+                    f"calls() made {counted(len(calls), 'call')} of at most "
+                    f"{len(self.agents)}, which bounds() allows"
                 )
         return calls
 
