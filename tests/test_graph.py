@@ -3,8 +3,9 @@
 import asyncio
 import json
 import operator
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
@@ -283,6 +284,43 @@ def test_a_wide_step_is_not_narrowed_by_a_thread_pool() -> None:
     agent = Scripted(model="m", script=meet)
     state = create_mixture([Propose([agent] * 64)]).invoke(ask())
     assert state["mixture"]["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: create_mixture([Propose(["a"])], deadlin=1),  # type: ignore[arg-type]  # as below
+            "create_mixture has no argument 'deadlin'; nearest: deadline",
+        ),
+        (
+            lambda: asyncio.run(run([Propose(["a"])], "Why?", max_cals=1)),  # type: ignore[arg-type]  # as below
+            "run has no argument 'max_cals'; nearest: max_calls",
+        ),
+        (
+            lambda: self_moa("a", temperature=1),  # type: ignore[arg-type]  # as below
+            "self_moa has no argument 'temperature'; nearest: temp",
+        ),
+        (
+            lambda: moa_lite(["a"], "a", layers=3),  # type: ignore[arg-type]  # as below
+            "moa_lite has no argument 'layers'; allowed: proposers, aggregator, temp, ",
+        ),
+        (
+            lambda: together_moa(agregator="a"),  # type: ignore[arg-type]  # as below
+            "together_moa has no argument 'agregator'; nearest: aggregator",
+        ),
+        (
+            lambda: robust_moa(["a"], "a", sed=1),  # type: ignore[arg-type]  # a type checker sees it, too
+            "robust_moa has no argument 'sed'; nearest: seed",
+        ),
+    ],
+)
+def test_a_misspelt_keyword_names_the_nearest(
+    make: Callable[[], Any], message: str
+) -> None:
+    """Where a function does not have a keyword, the error says which one it has."""
+    with pytest.raises(InvalidMixtureError, match=re.escape(message)):
+        make()
 
 
 def test_an_empty_conversation_is_an_error() -> None:
