@@ -92,11 +92,12 @@ class Layer:
         Raises:
             StepFailedError: It gives too many, or raises; or there is no message.
         """
+        if not state.get("messages"):
+            raise StepFailedError(
+                f"{self.name}: the conversation is empty; messages must hold one or "
+                "more"
+            )
         with self.blamed(state):
-            if not state.get("messages"):
-                raise ValueError(
-                    "the conversation is empty; it needs one message or more"
-                )
             calls = self.step.calls(state["messages"], self.before(state)["responses"])
             if len(calls) > len(self.agents):
                 raise ValueError(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
 
 from langchain_mixture.compat import detach, made_into
+from langchain_mixture.errors import InvalidMixtureError, shown
 from langchain_mixture.running.run import RUN, Run
 from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
 
@@ -33,6 +35,7 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
     if not TYPE_CHECKING:  # LangGraph's own signatures are what callers are to see
 
         def stream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
+            _check(input)
             context = _context(run)
             parts = context.run(super().stream, input, config, **kwargs)
             try:
@@ -42,6 +45,7 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
                 context.run(parts.close)
 
         def astream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
+            _check(input)
             parts = super().astream(input, config, **kwargs)
             if run is not None and run.is_begun:  # by `ainvoke`
                 return parts
@@ -51,6 +55,29 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
             context = _context(run)
             answer = super().ainvoke(input, config, run=context[RUN], **kwargs)
             return await _within(context, answer)
+
+
+def _check(input: object) -> None:
+    """Refuse an input without messages, which LangGraph would take.
+
+    An earlier turn of the thread would be answered again, or an empty conversation.
+    """
+    if input is None or isinstance(input, Command):  # a run goes on
+        return
+    allowed = 'allowed: {"messages": [...]}.'
+    if isinstance(input, Mapping):
+        if input.get("messages") is None:
+            given = [shown(key) for key, value in input.items() if value is not None]
+            keys = ", ".join(given) or "nothing"
+            raise InvalidMixtureError(
+                f"messages is missing in the input, which has {keys}; {allowed}"
+            )
+    elif not hasattr(
+        input, "messages"
+    ):  # a graph around it may have a state of a class
+        raise InvalidMixtureError(
+            f"messages is missing in the input, which is {shown(input)}; {allowed}"
+        )
 
 
 async def _parts(parts: Any, context: Context) -> AsyncIterator[Any]:
