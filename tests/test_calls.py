@@ -69,6 +69,15 @@ def usage(**details: int) -> Any:
             "(60 of them reasoning)",
         ),
         (
+            AIMessage(
+                "",
+                response_metadata={"finish_reason": "length"},
+                usage_metadata={**usage(reasoning=1), "output_tokens": 1},
+            ),
+            "empty answer: cut off at the token limit before any text, after 1 token "
+            "(1 of them reasoning)",
+        ),
+        (
             AIMessage("", additional_kwargs={"refusal": "I will not."}),
             "refused to answer: I will not.",
         ),

@@ -37,7 +37,9 @@ from langchain_mixture import (
     together_moa,
 )
 from langchain_mixture.agents import function_model
+from langchain_mixture.errors import counted
 from langchain_mixture.running.run import Run
+from langchain_mixture.running.waiting import Quorum, Wait
 from tests.models import Crowd, Scripted, Streaming, ask, called, models, settle
 from tests.openai_stub import Answer, Stub, serve
 
@@ -174,6 +176,19 @@ async def test_a_branch_that_starts_late_does_not_ask(asynchronous: bool) -> Non
     assert sum(len(client[name].asked) for name in "abc") == 1
     assert state["mixture"]["status"] == "complete"
     assert len(state["mixture"]["history"][0]["llm_calls"]) == 1
+
+
+def test_a_quorum_of_one_is_told_in_the_singular() -> None:
+    """Both messages, and those that count seconds and tokens, agree with a 1."""
+    quorum = Quorum(1, grace=0.0)
+    with Wait(None, None, quorum).held(lambda: None) as first:
+        first.has_answer = True
+    second = Wait(None, None, quorum)
+    assert str(second.error()) == "not waited for: 1 other had answered"
+    assert quorum.met == "1 other had answered"
+    timed = Wait(1.0, None, Quorum(2, grace=0.0))
+    assert str(timed.error()) == "no answer within 1 second"
+    assert counted(1_234_567, "token") == "1234567 tokens"
 
 
 def test_a_quorum_that_is_met_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -168,7 +168,7 @@ def _recorded(
 
 def _unasked(attempt: Attempt, quorum: Quorum) -> str | None:
     if quorum.is_closed():
-        return f"not asked: {quorum.needed} others had answered"
+        return f"not asked: {quorum.met}"
     if attempt.ends is not None and time.monotonic() >= attempt.ends:
         return "not asked: its share of the deadline was used up"
     return attempt.refused

@@ -12,7 +12,7 @@ from typing import Final
 from langgraph.errors import GraphBubbleUp
 
 from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
-from langchain_mixture.errors import StepFailedError
+from langchain_mixture.errors import StepFailedError, counted
 from langchain_mixture.options import Options
 from langchain_mixture.plan import bounds_of, names_of
 from langchain_mixture.records import (
@@ -92,16 +92,17 @@ class Layer:
         Raises:
             StepFailedError: It gives too many, or raises; or there is no message.
         """
+        if not state.get("messages"):
+            raise StepFailedError(
+                f"{self.name}: the conversation is empty; messages must hold one or "
+                "more"
+            )
         with self.blamed(state):
-            if not state.get("messages"):
-                raise ValueError(
-                    "the conversation is empty; it needs one message or more"
-                )
             calls = self.step.calls(state["messages"], self.before(state)["responses"])
             if len(calls) > len(self.agents):
                 raise ValueError(
-                    f"calls() made {len(calls)} calls of at most {len(self.agents)}, "
-                    "which bounds() allows"
+                    f"calls() made {counted(len(calls), 'call')} of at most "
+                    f"{len(self.agents)}, which bounds() allows"
                 )
         return calls
 

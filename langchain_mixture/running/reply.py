@@ -20,7 +20,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
-from langchain_mixture.errors import shown
+from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Call, Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.waiting import GivenUpError, Wait
@@ -295,6 +295,7 @@ def _why_empty(message: AIMessage) -> str:
         thought = (usage.get("output_token_details") or {}).get("reasoning", 0)
         return (
             "empty answer: cut off at the token limit before any text, after "
-            f"{usage.get('output_tokens', 0)} tokens ({thought} of them reasoning)"
+            f"{counted(usage.get('output_tokens', 0), 'token')} ({thought} of them "
+            "reasoning)"
         )
     return f"empty answer (finish reason: {reason})" if reason else "empty answer"

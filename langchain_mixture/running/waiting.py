@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from langchain_mixture.errors import counted
+
 
 class GivenUpError(Exception):
     """A call was not waited for any longer: the quorum was met, or time is up."""
@@ -42,6 +44,11 @@ class Quorum:
     def is_closed(self) -> bool:
         """Whether a call that has not begun need not begin."""
         return self.closes_at is not None and time.monotonic() >= self.closes_at
+
+    @property
+    def met(self) -> str:
+        """What a call is told that it does not need: `2 others had answered`."""
+        return f"{counted(self.needed or 0, 'other')} had answered"
 
     def enter(self, wait: Wait) -> None:
         """Count a call among those that the quorum can end."""
@@ -127,10 +134,10 @@ class Wait:
         if self._is_cancelled:
             limits.append((0.0, asyncio.CancelledError()))
         if self._quorum.closes_at is not None:
-            why = f"not waited for: {self._quorum.needed} others had answered"
+            why = f"not waited for: {self._quorum.met}"
             limits.append((self._quorum.closes_at, GivenUpError(why)))
         if self._timeout is not None:
-            why = f"no answer within {self._timeout:g} seconds"
+            why = f"no answer within {counted(self._timeout, 'second')}"
             limits.append((self._sign + self._timeout, TimeoutError(why)))
         if self._ends is not None:
             why = "not waited for: its share of the deadline was used up"
