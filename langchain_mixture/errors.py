@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from langchain_mixture.records import HistoryRow, Response
+from langchain_mixture.secrets import one_line
 
 
 class MixtureError(Exception):
@@ -65,7 +66,7 @@ def shown(value: object) -> str:
         '[1, an object]'
     """
     if value is None or isinstance(value, str | int | float):
-        return repr(value)
+        return one_line(repr(value))
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, type):
