@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -24,7 +23,7 @@ from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Call, Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.waiting import GivenUpError, Wait
-from langchain_mixture.secrets import describe, in_texts, redact_error
+from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
 
 
 class Recorder:
@@ -58,7 +57,7 @@ class Recorder:
         problem = _problem(message, self._attempt.call)
         self._wait.has_answer = problem is None
         if problem is not None:  # it may quote what the model said
-            problem = self._attempt.agent.without_secrets(problem)
+            problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
         self.reply = self._reply(outcome, message, problem)
 
@@ -67,7 +66,7 @@ class Recorder:
             self.reply = self._reply("given up", None, str(error))
         else:
             said = describe(error, self._attempt.agent.without_secrets)
-            self.reply = self._reply("failed", None, said)
+            self.reply = self._reply("failed", None, said + _cure(said, self._attempt))
 
     def unasked(self, why: str) -> Reply:
         return self._reply("not asked", None, why)
@@ -115,6 +114,16 @@ class Recorder:
         return usage if any(usage.values()) or "total_cost" in usage else {}
 
 
+def _cure(said: str, attempt: Attempt) -> str:
+    """Name the setting that a model refuses, where it is the step that sets it."""
+    arguments = attempt.arguments()
+    for name, field in (("temperature", "temp"), ("max_tokens", "max_tokens")):
+        value = attempt.agent.arguments.get(name)
+        if value is not None and value == arguments[name] and name in said:
+            return f" (the step sets {field}={value}; {field}=None leaves it out)"
+    return ""
+
+
 def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
     """Give what an agent that is a mixture tells of its answer."""
     told = message.response_metadata.get("mixture")
@@ -123,7 +132,9 @@ def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
 
 def _reasons(message: AIMessage | None) -> list[str]:
     told = {} if message is None else _of_mixture(message)
-    return list(told.get("reasons", ())) if told.get("status") == "degraded" else []
+    if told.get("status") != "degraded":
+        return []
+    return [one_line(str(reason)) for reason in told.get("reasons", ())]
 
 
 class _Usage(UsageMetadataCallbackHandler):
@@ -197,7 +208,7 @@ class _SignsOfLife(BaseCallbackHandler):
 
 
 class _Redactor(BaseCallbackHandler):
-    """Takes keys out of a provider's error before a trace records it."""
+    """Takes keys out of an error before a trace records it."""
 
     run_inline = True
     ignore_chat_model = True  # else core writes the messages out for it
@@ -208,7 +219,7 @@ class _Redactor(BaseCallbackHandler):
     def on_llm_error(
         self, error: BaseException, *, response: Any = None, **kwargs: Any
     ) -> None:
-        redact_error(error, self._agent.without_secrets)
+        self._redact(error)
         # Core hands on what the provider's HTTP response said, too.
         for generations in getattr(response, "generations", []):
             for generation in generations:
@@ -218,8 +229,15 @@ class _Redactor(BaseCallbackHandler):
                         message.response_metadata, self._agent.without_secrets
                     )
 
-    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
+    def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
+        outcome = retry_state.outcome
+        if outcome is not None and (error := outcome.exception()) is not None:
+            self._redact(error)
+
+    def _redact(self, error: BaseException, **kwargs: Any) -> None:
         redact_error(error, self._agent.without_secrets)
+
+    on_chain_error = on_tool_error = on_retriever_error = _redact
 
 
 def _message(output: object, agent: ResolvedAgent) -> AIMessage:
@@ -238,13 +256,23 @@ def _message(output: object, agent: ResolvedAgent) -> AIMessage:
 
 def _encodable(message: AIMessage) -> AIMessage:
     """Replace lone surrogates, which no request and no checkpoint can carry."""
-    parts = {"content": message.content, "tool_calls": message.tool_calls}
+    parts = {part: getattr(message, part) for part in _PARTS}
     try:
-        json.dumps(parts, ensure_ascii=False, default=str).encode()
+        in_texts(parts, str.encode)
     except UnicodeEncodeError:
         clean = in_texts(parts, lambda text: text.encode(errors="replace").decode())
         return message.model_copy(update=clean)
     return message
+
+
+_PARTS = (
+    "content",
+    "tool_calls",
+    "invalid_tool_calls",
+    "additional_kwargs",
+    "response_metadata",
+)
+"""Where a message holds what its model wrote."""
 
 
 def _problem(message: AIMessage, call: Call) -> str | None:
@@ -268,7 +296,8 @@ def _refusal(message: AIMessage) -> str | None:
     words = message.additional_kwargs.get("refusal")
     if isinstance(words, str) and words:
         return words
-    for block in message.content:
+    blocks = message.content if isinstance(message.content, list) else ()
+    for block in blocks:
         if isinstance(block, dict) and block.get("type") == "refusal":
             return str(block.get("refusal") or message.text)
     if message.response_metadata.get("stop_reason") == "refusal":
