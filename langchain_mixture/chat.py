@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -64,6 +64,15 @@ class _Built:
 
     def __reduce__(self) -> tuple[type[_Built], tuple[()]]:
         return _Built, ()
+
+
+@dataclass(frozen=True)
+class _ToolBinding:
+    """What `bind_tools` was given, beside the tools as traces show them."""
+
+    written: Sequence[Any] = ()
+    given: Sequence[Any] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ChatMixture(GraphChatModel):
@@ -243,10 +252,12 @@ class ChatMixture(GraphChatModel):
                     f"{', '.join(arguments)} cannot be set for {agent.name!r}, which "
                     "answers: it is no chat model, nor a wrapper of one."
                 )
+        tools = kwargs.get("tools") or ()
+        binding = kwargs.get("tool_binding") or _ToolBinding()
         return Request(
-            tools=kwargs.get("tools") or (),
+            tools=binding.given if tools is binding.written else tools,
             tool_choice=kwargs.get("tool_choice"),
-            binding=kwargs.get("tool_binding") or {},
+            binding=binding.options,
             arguments=arguments,
         )
 
@@ -307,12 +318,12 @@ class ChatMixture(GraphChatModel):
         traced = kwargs.pop("ls_structured_output_format", None)
         strict = kwargs.get("strict")
         written = [
-            tool  # extras are in the words of a provider, who reads them off the tool
-            if isinstance(tool, dict) or getattr(tool, "extras", None)
+            tool
+            if isinstance(tool, dict)
             else convert_to_openai_tool(tool, strict=strict)
             for tool in tools
         ]
-        request = Request(written, tool_choice, kwargs)
+        request = Request(tuple(tools), tool_choice, kwargs)
         for agent in self._answering():
             try:
                 request.bound(agent.runnable, answering=True)
@@ -323,12 +334,12 @@ class ChatMixture(GraphChatModel):
                     "writes needs a model that calls tools."
                 ) from None
         bound = {
-            "tools": written,
+            "tools": written,  # for traces, and for those who look at what is bound
             "tool_choice": tool_choice,
-            "tool_binding": kwargs,
+            "tool_binding": _ToolBinding(written, tools, kwargs),
             "ls_structured_output_format": traced,
         }
-        given = {key: value for key, value in bound.items() if value not in (None, {})}
+        given = {key: value for key, value in bound.items() if value is not None}
         return cast("Runnable[LanguageModelInput, AIMessage]", self.bind(**given))
 
     def with_structured_output(
@@ -418,6 +429,13 @@ class ChatMixture(GraphChatModel):
             "stop": self.stop,
             "report_usage": self.report_usage,
         }
+
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Leave out of traces what is for this class alone."""
+        kwargs.pop("tool_binding", None)
+        return super()._get_invocation_params(stop=stop, **kwargs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"

@@ -12,6 +12,7 @@ from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
+    ToolMessage,
     message_chunk_to_message,
 )
 from langchain_core.messages.ai import add_usage
@@ -20,7 +21,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
 from langchain_mixture.errors import counted, shown
-from langchain_mixture.records import Call, Outcome, Reply, estimated
+from langchain_mixture.records import Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.waiting import GivenUpError, Wait
 from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
@@ -54,18 +55,22 @@ class Recorder:
 
     def answered(self, output: object) -> None:
         message = _message(output, self._attempt.agent)
-        problem = _problem(message, self._attempt.call)
+        problem = _problem(message, self._attempt)
         self._wait.has_answer = problem is None
         if problem is not None:  # it may quote what the model said
             problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
         self.reply = self._reply(outcome, message, problem)
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: Exception) -> None:
         if isinstance(error, GivenUpError):
             self.reply = self._reply("given up", None, str(error))
         else:
-            said = describe(error, self._attempt.agent.without_secrets)
+            attempt = self._attempt
+            redact_error(error, attempt.agent.without_secrets)
+            key = (attempt.step, attempt.index, attempt.attempt)
+            attempt.run.errors[key] = error
+            said = describe(error, attempt.agent.without_secrets)
             self.reply = self._reply("failed", None, said + _cure(said, self._attempt))
 
     def unasked(self, why: str) -> Reply:
@@ -80,7 +85,10 @@ class Recorder:
             said = [] if message is None else [message]
             talk = [*attempt.call["messages"], *said]
             tokens = {"estimated_tokens": estimated(talk)}
-        keeps = attempt.may_answer and error is None
+        # Where the step has nothing better, these are the answer, as of a plain model.
+        keeps = error is None
+        if message is not None and not keeps:
+            keeps = _refusal(message) is not None or _is_answer(message, attempt)
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
         return {
@@ -97,7 +105,7 @@ class Recorder:
             "time": time.perf_counter() - self._clock,
             "in_tokens": tokens.get("input_tokens", 0),
             "out_tokens": tokens.get("output_tokens", 0),
-            "message": message if keeps else None,
+            "message": message if keeps and attempt.may_answer else None,
             "estimated_tokens": tokens.get("estimated_tokens", 0),
             "truncated": error is None and _is_truncated(message),
             "outcome": outcome,
@@ -275,21 +283,39 @@ _PARTS = (
 """Where a message holds what its model wrote."""
 
 
-def _problem(message: AIMessage, call: Call) -> str | None:
+def _problem(message: AIMessage, attempt: Attempt) -> str | None:
     """Say why a message is no answer, or None where it is one."""
     refusal = _refusal(message)
     if refusal is not None:
         return f"refused to answer: {refusal}"
     if not message.text.strip() and not message.tool_calls:
-        return _why_empty(message)
-    if "check" in call:
+        alone = attempt.may_answer and attempt.alone
+        return None if alone and _is_answer(message, attempt) else _why_empty(message)
+    if "check" in attempt.call:
         try:
-            call["check"](message.text)
+            attempt.call["check"](message.text)
         except ValueError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001  # the reply was paid for all the same
             return describe(error)
     return None
+
+
+def _is_answer(message: AIMessage, attempt: Attempt) -> bool:
+    """Whether a message without text is one that callers of a plain model cope with.
+
+    These are a malformed tool call, which an agent lets the model repair; pictures,
+    sound, and tools that run at the provider; and an empty end of turn behind a tool's
+    result.
+    """
+    if message.invalid_tool_calls or message.additional_kwargs.get("audio"):
+        return True
+    if not isinstance(message.content, str):
+        kinds = {block["type"] for block in message.content_blocks}
+        if kinds - {"text", "reasoning"}:
+            return True
+    last = attempt.call["messages"][-1:]
+    return not _is_truncated(message) and any(isinstance(m, ToolMessage) for m in last)
 
 
 def _refusal(message: AIMessage) -> str | None:

@@ -71,6 +71,9 @@ class Run:
     limit."""
     supersteps: dict[str, Any] = field(default_factory=dict)
     """What the branches of a step share, by the step's name, until it gathers."""
+    errors: dict[tuple[str, int, int], Exception] = field(default_factory=dict)
+    """What failed calls raised, by step, call and attempt, without keys. A checkpoint
+    holds their words alone."""
     waits: set[Wait] = field(default_factory=set)
     """The sync calls in flight, which `cancel` gives up."""
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)
