@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import weakref
+from collections.abc import AsyncIterator, Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command
 
-from langchain_mixture.compat import detach, made_into
-from langchain_mixture.errors import InvalidMixtureError, shown
+from langchain_mixture.compat import detach, made_into, outer_runner
 from langchain_mixture.running.run import RUN, Run
-from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
+from langchain_mixture.running.state import (
+    MixtureInput,
+    MixtureOutput,
+    MixtureState,
+    check_input,
+)
 
 T = TypeVar("T")
 
@@ -35,7 +40,7 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
     if not TYPE_CHECKING:  # LangGraph's own signatures are what callers are to see
 
         def stream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
-            _check(input)
+            check_input(input)
             context = _context(run)
             parts = context.run(super().stream, input, config, **kwargs)
             try:
@@ -45,48 +50,25 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
                 context.run(parts.close)
 
         def astream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
-            _check(input)
+            check_input(input)
             parts = super().astream(input, config, **kwargs)
             if run is not None and run.is_begun:  # by `ainvoke`
                 return parts
-            return _parts(parts, _context(run))
+            return _parts(parts, _context(run), config)
 
         async def ainvoke(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
             context = _context(run)
             answer = super().ainvoke(input, config, run=context[RUN], **kwargs)
-            return await _within(context, answer)
+            return await _within(context, answer, config)
 
 
-def _check(input: object) -> None:
-    """Refuse an input without messages, which LangGraph would take.
-
-    An earlier turn of the thread would be answered again, or an empty conversation.
-    """
-    if input is None or isinstance(input, Command):  # a run goes on
-        return
-    allowed = 'allowed: {"messages": [...]}.'
-    if isinstance(input, Mapping):
-        if input.get("messages") is None:
-            given = [shown(key) for key, value in input.items() if value is not None]
-            keys = ", ".join(given) or "nothing"
-            raise InvalidMixtureError(
-                f"messages is missing in the input, which has {keys}; {allowed}"
-            )
-    elif not hasattr(
-        input, "messages"
-    ):  # a graph around it may have a state of a class
-        raise InvalidMixtureError(
-            f"messages is missing in the input, which is {shown(input)}; {allowed}"
-        )
-
-
-async def _parts(parts: Any, context: Context) -> AsyncIterator[Any]:
+async def _parts(parts: Any, context: Context, config: Any) -> AsyncIterator[Any]:
     """Iterate a stream, each part in a task of its own, all in one context."""
     try:
-        while (part := await _within(context, _next(parts))) is not _END:
+        while (part := await _within(context, _next(parts), config)) is not _END:
             yield part
     finally:
-        await _within(context, parts.aclose())
+        await _within(context, parts.aclose(), config)
 
 
 def _context(run: Run | None) -> Context:
@@ -104,20 +86,37 @@ async def _next(parts: AsyncIterator[Any]) -> Any:
     return await anext(parts, _END)
 
 
-async def _within(context: Context, work: Coroutine[Any, Any, T]) -> T:
+async def _within(
+    context: Context, work: Coroutine[Any, Any, T], config: RunnableConfig | None
+) -> T:
     """Await work in a task of its own, which is cancelled once.
 
     AnyIO cancels anew at every await of a cancelled scope. That ends LangGraph's own
-    clean-up, and the nodes live on, unheard and paid for (langgraph 1.2.24, #5682).
-    `test_leaving.py` holds it.
+    clean-up, and the nodes live on, unheard and paid for (langgraph 1.2.24, #8302,
+    #5682). A LangGraph around this one leaves this node alive in the same way: its
+    runner's end is the only sign. `test_leaving.py` holds both.
     """
-    task = asyncio.create_task(work, context=context)
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work, context=context)
+    runner = outer_runner(config)
+    sign = None
+    if runner is not None:
+        sign = weakref.finalize(runner, _cancel, task, loop)
+        sign.atexit = False
+    del runner  # else it would not die before this call ends
     try:
         return await asyncio.shield(task)
     finally:
+        if sign is not None:
+            sign.detach()
         if not task.done():
             task.cancel()
             await _ended(task)
+
+
+def _cancel(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:
