@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
@@ -21,10 +23,12 @@ from langchain_core.runnables import RunnableConfig
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
 from langchain_mixture.errors import counted, shown
-from langchain_mixture.records import Call, Outcome, Reply, estimated
+from langchain_mixture.records import Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.waiting import GivenUpError, Wait
 from langchain_mixture.secrets import describe, in_texts, redact_error
+
+logger = logging.getLogger("langchain_mixture")
 
 
 class Recorder:
@@ -55,7 +59,7 @@ class Recorder:
 
     def answered(self, output: object) -> None:
         message = _message(output, self._attempt.agent)
-        problem = _problem(message, self._attempt.call)
+        problem = _problem(message, self._attempt)
         self._wait.has_answer = problem is None
         if problem is not None:  # it may quote what the model said
             problem = self._attempt.agent.without_secrets(problem)
@@ -66,6 +70,7 @@ class Recorder:
         if isinstance(error, GivenUpError):
             self.reply = self._reply("given up", None, str(error))
         else:
+            _log_traceback(error, self._attempt)
             said = describe(error, self._attempt.agent.without_secrets)
             self.reply = self._reply("failed", None, said)
 
@@ -124,6 +129,14 @@ def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
 def _reasons(message: AIMessage | None) -> list[str]:
     told = {} if message is None else _of_mixture(message)
     return list(told.get("reasons", ())) if told.get("status") == "degraded" else []
+
+
+def _log_traceback(error: BaseException, attempt: Attempt) -> None:
+    """Log where a failed call raised, without keys: the record has one line of it."""
+    if logger.isEnabledFor(logging.DEBUG):
+        lines = "".join(traceback.format_exception(error))
+        told = attempt.agent.without_secrets(lines)
+        logger.debug("%s: %s failed\n%s", attempt.step, attempt.agent.name, told)
 
 
 class _Usage(UsageMetadataCallbackHandler):
@@ -228,19 +241,20 @@ def _encodable(message: AIMessage) -> AIMessage:
     return message
 
 
-def _problem(message: AIMessage, call: Call) -> str | None:
+def _problem(message: AIMessage, attempt: Attempt) -> str | None:
     """Say why a message is no answer, or None where it is one."""
     refusal = _refusal(message)
     if refusal is not None:
         return f"refused to answer: {refusal}"
     if not message.text.strip() and not message.tool_calls:
         return _why_empty(message)
-    if "check" in call:
+    if "check" in attempt.call:
         try:
-            call["check"](message.text)
+            attempt.call["check"](message.text)
         except ValueError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001  # the reply was paid for all the same
+            _log_traceback(error, attempt)
             return describe(error)
     return None
 
