@@ -78,14 +78,14 @@ def branches_of(parallel: RunnableParallel[Any]) -> Mapping[str, Runnable[Any, A
 
 
 def made_into(
-    kind: type[Graph], graph: CompiledStateGraph[Any, Any, Any, Any]
+    kind: type[Graph], graph: CompiledStateGraph[Any, Any, Any, Any], **more: Any
 ) -> Graph:
     """Make a graph of another class of a compiled one, as `Pregel.copy` makes a copy.
 
     `StateGraph.compile` always makes a `CompiledStateGraph`.
     """
     made = {key: value for key, value in vars(graph).items() if key != "__orig_class__"}
-    return kind(**made)
+    return kind(**made, **more)
 
 
 def outer_runner(config: RunnableConfig | None) -> object | None:

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 
 from langchain_mixture.records import HistoryRow, Response
+from langchain_mixture.secrets import one_line
 
 
 class MixtureError(Exception):
@@ -67,7 +68,7 @@ def shown(value: object) -> str:
         '[1, an object]'
     """
     if value is None or isinstance(value, str | int | float):
-        return repr(value)
+        return one_line(repr(value))
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, type):

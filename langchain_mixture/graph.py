@@ -7,7 +7,6 @@ one superstep.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Never
 
@@ -144,11 +143,8 @@ def build(
             builder.add_edge(previous, layer.name)
         previous = layer.name
     builder.add_edge(previous, END)
-    graph = MixtureGraph.of(builder.compile(**compiled))
     widest = max(len(layer.agents) for layer in layers)
-    if widest > (os.cpu_count() or 1) + 4:  # the width of the default thread pool
-        return graph.with_config(max_concurrency=widest)
-    return graph
+    return MixtureGraph.of(builder.compile(**compiled), widest)
 
 
 async def run(

@@ -16,7 +16,7 @@ from langgraph.pregel.protocol import PregelProtocol
 from langchain_mixture.agents.function_model import ClientFunction, FunctionChatModel
 from langchain_mixture.agents.wrappers import is_model, leaves, name_of, unwrapped
 from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.secrets import cleaner, describe
+from langchain_mixture.secrets import cleaner, describe, redact_error
 from langchain_mixture.steps.base import Agent, Step
 
 Client: TypeAlias = (
@@ -140,6 +140,7 @@ def _made(make: Callable[[str], object], name: str) -> Runnable[Any, Any]:
     except InvalidMixtureError:
         raise
     except Exception as error:  # whatever a factory raises, the name is the culprit
+        redact_error(error)
         raise InvalidMixtureError(
             f"no model could be made of the name {name!r}: {describe(error)}"
         ) from error

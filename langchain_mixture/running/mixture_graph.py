@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import weakref
 from collections.abc import AsyncIterator, Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config, merge_configs
 from langgraph.graph.state import CompiledStateGraph
 
 from langchain_mixture.compat import detach, made_into, outer_runner
@@ -19,6 +21,8 @@ from langchain_mixture.running.state import (
     MixtureState,
     check_input,
 )
+from langchain_mixture.running.waiting import Gate
+from langchain_mixture.threads import interruptible
 
 T = TypeVar("T")
 
@@ -32,19 +36,32 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
     is ChatMixture's; without it each call is a run of its own.
     """
 
+    def __init__(self, *, widest: int = 1, **compiled: Any) -> None:
+        super().__init__(**compiled)
+        self.widest = widest
+        """The most calls of one step."""
+
     @classmethod
-    def of(cls, graph: CompiledStateGraph[Any, Any, Any, Any]) -> MixtureGraph:
+    def of(
+        cls, graph: CompiledStateGraph[Any, Any, Any, Any], widest: int
+    ) -> MixtureGraph:
         """Make a mixture's graph of a compiled one."""
-        return made_into(cls, graph)
+        return made_into(cls, graph, widest=widest)
 
     if not TYPE_CHECKING:  # LangGraph's own signatures are what callers are to see
 
         def stream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
             check_input(input)
+            run = run or Run()
+            config = self._in_pool(run, config, **kwargs)
             context = _context(run)
             parts = context.run(super().stream, input, config, **kwargs)
             try:
-                while (part := context.run(next, parts, _END)) is not _END:
+                while True:
+                    with interruptible(run.cancel):
+                        part = context.run(next, parts, _END)
+                    if part is _END:
+                        return
                     yield part
             finally:
                 context.run(parts.close)
@@ -60,6 +77,35 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
             context = _context(run)
             answer = super().ainvoke(input, config, run=context[RUN], **kwargs)
             return await _within(context, answer, config)
+
+    def _in_pool(
+        self,
+        run: Run,
+        config: RunnableConfig | None,
+        *,
+        stream_mode: Any = None,
+        subgraphs: bool = False,
+        **_: Any,
+    ) -> RunnableConfig:
+        """Make room for a step's calls in the thread pool of a sync run.
+
+        LangGraph's own pool is as wide as `max_concurrency`, else as the machine has
+        cores and four more. A stream of messages also waits for its parts there: with
+        one thread it waits for ever (langgraph 1.2.24), and with as many as calls each
+        step waits for one of them longer. So all calls and the one that waits get a
+        thread, and a gate keeps the caller's bound. `test_concurrency.py` holds it.
+        """
+        merged = ensure_config(merge_configs(self.config, config))
+        limit = merged.get("max_concurrency")
+        modes = [stream_mode] if isinstance(stream_mode, str) else stream_mode or ()
+        waits = subgraphs or "messages" in modes or "custom" in modes
+        needed = max(limit or 0, self.widest) + waits
+        enough = not waits if limit else needed <= (os.cpu_count() or 1) + 4
+        if enough:
+            return config or {}
+        run.has_own_pool, run.max_concurrency = True, limit
+        run.gate = Gate(limit) if limit else None
+        return {**(config or {}), "max_concurrency": needed}
 
 
 async def _parts(parts: Any, context: Context, config: Any) -> AsyncIterator[Any]:

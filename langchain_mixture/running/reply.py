@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import traceback
@@ -26,7 +25,7 @@ from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.waiting import GivenUpError, Wait
-from langchain_mixture.secrets import describe, in_texts, redact_error
+from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
 
 logger = logging.getLogger("langchain_mixture")
 
@@ -62,7 +61,7 @@ class Recorder:
         problem = _problem(message, self._attempt)
         self._wait.has_answer = problem is None
         if problem is not None:  # it may quote what the model said
-            problem = self._attempt.agent.without_secrets(problem)
+            problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
         self.reply = self._reply(outcome, message, problem)
 
@@ -72,7 +71,7 @@ class Recorder:
         else:
             _log_traceback(error, self._attempt)
             said = describe(error, self._attempt.agent.without_secrets)
-            self.reply = self._reply("failed", None, said)
+            self.reply = self._reply("failed", None, said + _cure(said, self._attempt))
 
     def unasked(self, why: str) -> Reply:
         return self._reply("not asked", None, why)
@@ -120,6 +119,16 @@ class Recorder:
         return usage if any(usage.values()) or "total_cost" in usage else {}
 
 
+def _cure(said: str, attempt: Attempt) -> str:
+    """Name the setting that a model refuses, where it is the step that sets it."""
+    arguments = attempt.arguments()
+    for name, field in (("temperature", "temp"), ("max_tokens", "max_tokens")):
+        value = attempt.agent.arguments.get(name)
+        if value is not None and value == arguments[name] and name in said:
+            return f" (the step sets {field}={value}; {field}=None leaves it out)"
+    return ""
+
+
 def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
     """Give what an agent that is a mixture tells of its answer."""
     told = message.response_metadata.get("mixture")
@@ -128,7 +137,9 @@ def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
 
 def _reasons(message: AIMessage | None) -> list[str]:
     told = {} if message is None else _of_mixture(message)
-    return list(told.get("reasons", ())) if told.get("status") == "degraded" else []
+    if told.get("status") != "degraded":
+        return []
+    return [one_line(str(reason)) for reason in told.get("reasons", ())]
 
 
 def _log_traceback(error: BaseException, attempt: Attempt) -> None:
@@ -144,6 +155,25 @@ class _Usage(UsageMetadataCallbackHandler):
 
     run_inline = True  # not in the event loop's pool, which may be held up
     ignore_chat_model = True
+
+
+class Guard(BaseCallbackHandler):
+    """Lets a sync call that was given up begin no further request.
+
+    Such a call goes on, on its thread: an agent in its loop, a retry, a fallback.
+    """
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, wait: Wait) -> None:
+        self._wait = wait
+
+    def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        if self._wait.is_over:
+            raise RuntimeError("the call was given up")
+
+    on_llm_start = on_retry = on_chat_model_start
 
 
 class _SignsOfLife(BaseCallbackHandler):
@@ -191,7 +221,7 @@ class _SignsOfLife(BaseCallbackHandler):
 
 
 class _Redactor(BaseCallbackHandler):
-    """Takes keys out of a provider's error before a trace records it."""
+    """Takes keys out of an error before a trace records it."""
 
     run_inline = True
     ignore_chat_model = True  # else core writes the messages out for it
@@ -202,7 +232,7 @@ class _Redactor(BaseCallbackHandler):
     def on_llm_error(
         self, error: BaseException, *, response: Any = None, **kwargs: Any
     ) -> None:
-        redact_error(error, self._agent.without_secrets)
+        self._redact(error)
         # Core hands on what the provider's HTTP response said, too.
         for generations in getattr(response, "generations", []):
             for generation in generations:
@@ -212,8 +242,15 @@ class _Redactor(BaseCallbackHandler):
                         message.response_metadata, self._agent.without_secrets
                     )
 
-    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
+    def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
+        outcome = retry_state.outcome
+        if outcome is not None and (error := outcome.exception()) is not None:
+            self._redact(error)
+
+    def _redact(self, error: BaseException, **kwargs: Any) -> None:
         redact_error(error, self._agent.without_secrets)
+
+    on_chain_error = on_tool_error = on_retriever_error = _redact
 
 
 def _message(output: object, agent: ResolvedAgent) -> AIMessage:
@@ -232,13 +269,23 @@ def _message(output: object, agent: ResolvedAgent) -> AIMessage:
 
 def _encodable(message: AIMessage) -> AIMessage:
     """Replace lone surrogates, which no request and no checkpoint can carry."""
-    parts = {"content": message.content, "tool_calls": message.tool_calls}
+    parts = {part: getattr(message, part) for part in _PARTS}
     try:
-        json.dumps(parts, ensure_ascii=False, default=str).encode()
+        in_texts(parts, str.encode)
     except UnicodeEncodeError:
         clean = in_texts(parts, lambda text: text.encode(errors="replace").decode())
         return message.model_copy(update=clean)
     return message
+
+
+_PARTS = (
+    "content",
+    "tool_calls",
+    "invalid_tool_calls",
+    "additional_kwargs",
+    "response_metadata",
+)
+"""Where a message holds what its model wrote."""
 
 
 def _problem(message: AIMessage, attempt: Attempt) -> str | None:
@@ -263,7 +310,8 @@ def _refusal(message: AIMessage) -> str | None:
     words = message.additional_kwargs.get("refusal")
     if isinstance(words, str) and words:
         return words
-    for block in message.content:
+    blocks = message.content if isinstance(message.content, list) else ()
+    for block in blocks:
         if isinstance(block, dict) and block.get("type") == "refusal":
             return str(block.get("refusal") or message.text)
     if message.response_metadata.get("stop_reason") == "refusal":

@@ -16,7 +16,7 @@ from langchain_core.callbacks import (
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.running.request import Request
-from langchain_mixture.running.waiting import Wait
+from langchain_mixture.running.waiting import WAIT, Gate, Wait
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,14 @@ class Run:
     """The tools and settings that the chat model was called with."""
     is_begun: bool = False
     """Whether a graph runs as this run; one that runs inside is another run."""
+    is_left: bool = False
+    """Whether nobody waits for it any longer: it begins no more calls."""
+    has_own_pool: bool = False
+    """Whether `max_concurrency` in the graph's config is for its thread pool alone."""
+    max_concurrency: int | None = None
+    """The caller's own, where the graph has its own pool; None = no bound."""
+    gate: Gate | None = None
+    """Bounds the sync calls at once, where the thread pool does not."""
     deadline: float | None = None
     """When the run has to end, on the monotonic clock; None = not known yet, or no
     limit."""
@@ -76,8 +84,16 @@ class Run:
             self.caller is not None and self.caller.run_id == core.run_id
         )
 
+    def __post_init__(self) -> None:
+        if (outer := WAIT.get()) is not None:  # it answers a call of another run
+            outer.on_end.append(self.cancel)
+
     def cancel(self) -> None:
-        """Give up the sync calls in flight."""
+        """Give up the sync calls in flight, and begin no more.
+
+        It takes no lock: a signal handler may call it.
+        """
+        self.is_left = True
         for wait in list(self.waits):
             wait.cancel()
 
