@@ -33,7 +33,7 @@ from langchain_mixture.graph import build, create_mixture
 from langchain_mixture.model.graph_model import GraphChatModel, distinct
 from langchain_mixture.model.profile import outline_of, profile_of
 from langchain_mixture.options import OnFailure, Options
-from langchain_mixture.plan import bounds_of
+from langchain_mixture.plan import bounds_of, names_of
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request
@@ -170,7 +170,7 @@ class ChatMixture(GraphChatModel):
                 "cache on the models of its steps: each keeps its own answers."
             )
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
-        bounds_of(steps, options)
+        agents, left = bounds_of(steps, options)[-1]
         said = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens"}:
             check_value(kwargs[key], key, "ChatMixture")
@@ -184,6 +184,15 @@ class ChatMixture(GraphChatModel):
                 f"ChatMixture: {first['loc'][0]} is {shown(first['input'])}; "
                 f"{first['msg']}."
             ) from error
+        # A judge, which asks and does not write, puts the best one first.
+        if left > 1 and (steps[-1].answers or not agents):
+            warnings.warn(
+                f"ChatMixture: {names_of(steps)[-1]}, the last step, can leave {left} "
+                "responses; the first one is the answer, and the others are paid for "
+                "in vain. Add a step that leaves one, such as Aggregate(agent), "
+                "Vote(agent), Rank(agent, 1) or Take(1).",
+                stacklevel=2,
+            )
 
     # -- The graph -------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
@@ -25,6 +27,8 @@ from langchain_mixture.records import Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.waiting import GivenUpError, Wait
 from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
+
+logger = logging.getLogger("langchain_mixture")
 
 
 class Recorder:
@@ -70,6 +74,7 @@ class Recorder:
             redact_error(error, attempt.agent.without_secrets)
             key = (attempt.step, attempt.index, attempt.attempt)
             attempt.run.errors[key] = error
+            _log_traceback(error, attempt)
             said = describe(error, attempt.agent.without_secrets)
             self.reply = self._reply("failed", None, said + _cure(said, self._attempt))
 
@@ -143,6 +148,14 @@ def _reasons(message: AIMessage | None) -> list[str]:
     if told.get("status") != "degraded":
         return []
     return [one_line(str(reason)) for reason in told.get("reasons", ())]
+
+
+def _log_traceback(error: BaseException, attempt: Attempt) -> None:
+    """Log where a failed call raised, without keys: the record has one line of it."""
+    if logger.isEnabledFor(logging.DEBUG):
+        lines = "".join(traceback.format_exception(error))
+        told = attempt.agent.without_secrets(lines)
+        logger.debug("%s: %s failed\n%s", attempt.step, attempt.agent.name, told)
 
 
 class _Usage(UsageMetadataCallbackHandler):
@@ -297,6 +310,7 @@ def _problem(message: AIMessage, attempt: Attempt) -> str | None:
         except ValueError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001  # the reply was paid for all the same
+            _log_traceback(error, attempt)
             return describe(error)
     return None
 
