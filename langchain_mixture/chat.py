@@ -22,7 +22,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
-from langchain_mixture.agents.wrappers import leaves, with_model
+from langchain_mixture.agents.wrappers import with_model
 from langchain_mixture.errors import (
     InvalidMixtureError,
     StepFailedError,
@@ -34,6 +34,7 @@ from langchain_mixture.model.graph_model import GraphChatModel, distinct
 from langchain_mixture.model.profile import outline_of, profile_of
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.plan import bounds_of, names_of
+from langchain_mixture.runnables import leaves
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request

@@ -176,8 +176,38 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     # A little below difflib's own 0.6, so that "temperature" means "temp".
-    near = difflib.get_close_matches(name, names, 1, cutoff=0.52)
-    return f"nearest: {near[0]}" if near else f"allowed: {', '.join(names)}"
+    near = meant(name, names, cutoff=0.52)
+    return f"nearest: {near}" if near else f"allowed: {', '.join(names)}"
+
+
+def meant(name: str, known: Iterable[str], cutoff: float) -> str | None:
+    """Find the known name that is spelt like another, or that means the same.
+
+    Args:
+        name: The other name.
+        known: The names that there are.
+        cutoff: How alike they must be, from 0 to 1.
+
+    Example:
+        >>> meant("model", ["agent", "temp"], 0.6)
+        'agent'
+    """
+    names = list(known)
+    same = _SYNONYMS.get(name, "")
+    near = difflib.get_close_matches(name, names, 1, cutoff)
+    return same if same in names else next(iter(near), None)
+
+
+_SYNONYMS = {
+    **dict.fromkeys(["model", "llm", "judge"], "agent"),
+    **dict.fromkeys(["models", "llms", "proposers"], "agents"),
+    **dict.fromkeys(["function", "key", "predicate"], "fn"),
+    **dict.fromkeys(["k", "top", "top_k", "top_n"], "n"),
+    **dict.fromkeys(["system", "instruction", "instructions"], "prompt"),
+    **dict.fromkeys(["question", "input"], "query"),
+    **dict.fromkeys(["answers", "proposals"], "responses"),
+}
+"""Other people's words for what is called differently here."""
 
 
 def refuse(unknown: Iterable[str], function: Callable[..., object]) -> None:

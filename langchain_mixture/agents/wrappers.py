@@ -1,8 +1,8 @@
-"""Seeing through what is wrapped around a model, and keeping what it carries."""
+"""Changing what is beneath the wrappers of a model, and keeping what they carry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
@@ -21,34 +21,7 @@ from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_mixture.compat import branches_of
 from langchain_mixture.errors import InvalidMixtureError
-
-
-def leaves(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Give what is asked in the end, beneath wrappers and in front of parsers.
-
-    Example:
-        >>> from langchain_core.runnables import RunnableLambda
-        >>> [type(r).__name__ for r in leaves(RunnableLambda(str).with_retry())]
-        ['RunnableLambda']
-    """
-    for part in unwrapped(runnable):
-        if isinstance(part, RunnableSequence):
-            yield from leaves(part.first)
-        else:
-            yield part
-
-
-def unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Give what is beneath wrappers."""
-    if isinstance(runnable, RunnableBindingBase):
-        yield from unwrapped(runnable.bound)
-    elif isinstance(runnable, RunnableWithFallbacks):
-        for member in runnable.runnables:
-            yield from unwrapped(member)
-    elif isinstance(runnable, DynamicRunnable):
-        yield from unwrapped(runnable.default)
-    else:
-        yield runnable
+from langchain_mixture.runnables import leaves
 
 
 def over_messages(
@@ -102,29 +75,6 @@ def is_model(runnable: Runnable[Any, Any]) -> bool:
     return isinstance(runnable, BaseLanguageModel) or (
         hasattr(runnable, "bind_tools") and not isinstance(runnable, PregelProtocol)
     )
-
-
-def name_of(runnable: Runnable[Any, Any]) -> str:
-    """Name an agent: its own name, else its model's, else its class.
-
-    Example:
-        >>> from langchain_core.language_models import FakeListChatModel
-        >>> name_of(FakeListChatModel(responses=["Hi"], name="greeter").with_retry())
-        'greeter'
-    """
-    if isinstance(runnable, RunnableBindingBase):
-        said = runnable.config.get("run_name") or runnable.kwargs.get("model")
-        return str(runnable.name or said or name_of(runnable.bound))
-    if own := getattr(runnable, "name", None):  # a RunnableLambda may have none
-        return str(own)
-    leaf = next(leaves(runnable))
-    if leaf is not runnable and not isinstance(runnable, RunnableSequence):
-        return name_of(leaf)
-    for attribute in ("name", "model_name", "model", "model_id", "deployment_name"):
-        value = getattr(leaf, attribute, None)
-        if isinstance(value, str) and value:
-            return value
-    return type(leaf).__name__
 
 
 def beneath(
