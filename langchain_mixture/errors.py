@@ -1,9 +1,9 @@
-"""What can go wrong, split by when.
+"""The errors of this package, split by when they are raised.
 
 MixtureError
 ├── InvalidMixtureError (ValueError)     building: a step, an agent, a client
-└── StepFailedError (RuntimeError)       running: a step had no usable outcome
-    └── NoResponsesError                 … and there is no response to go back to
+└── StepFailedError (RuntimeError)       running: a step has no usable response
+    └── NoResponsesError                 … and neither had any step before it
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from langchain_mixture.records import HistoryRow, Response
 
 
 class MixtureError(Exception):
-    """Any error of this package; catch it to catch them all."""
+    """The base class of this package's errors."""
 
 
 class InvalidMixtureError(MixtureError, ValueError):
@@ -22,7 +22,7 @@ class InvalidMixtureError(MixtureError, ValueError):
 
 
 class StepFailedError(MixtureError, RuntimeError):
-    """A step of a running mixture failed; what was paid for is kept here.
+    """A step failed while the mixture ran; the error keeps what was paid for.
 
     Example:
         ```python
@@ -37,9 +37,9 @@ class StepFailedError(MixtureError, RuntimeError):
     """
 
     responses: list[Response]
-    """The responses that had arrived at the step that failed."""
+    """The responses given to the failed step, and those of its calls that answered."""
     history: list[HistoryRow]
-    """One row a step, the failed one last."""
+    """One row per step, the failed one last."""
 
     def __init__(
         self,
@@ -58,7 +58,10 @@ class NoResponsesError(StepFailedError):
 
 
 def shown(value: object) -> str:
-    """Show plain values; of anything else the type alone, which holds no secret.
+    """Return a value as an error message shows it.
+
+    Plain values are shown as they are. Anything else is shown by its type alone,
+    because the repr of a model or a client may hold a key.
 
     Example:
         >>> shown([1, object()])
