@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,12 @@ from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
 from langchain_mixture.agents.wrappers import leaves, with_model
-from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
+from langchain_mixture.errors import (
+    InvalidMixtureError,
+    StepFailedError,
+    nearest,
+    shown,
+)
 from langchain_mixture.graph import build, create_mixture
 from langchain_mixture.model.graph_model import GraphChatModel, distinct
 from langchain_mixture.model.profile import outline_of, profile_of
@@ -140,16 +144,12 @@ class ChatMixture(GraphChatModel):
         **kwargs: Any,
     ) -> None:
         known = type(self).model_fields
+        own_first = sorted(known, key=lambda name: name in BaseChatModel.model_fields)
         for key in [key for key in kwargs if key not in known]:
             if key not in _IGNORED:
-                near = difflib.get_close_matches(key, known, 1)
-                names = ", ".join(
-                    sorted(known.keys() - BaseChatModel.model_fields.keys())
-                )
-                hint = f"nearest: {near[0]}" if near else f"its own are: {names}"
                 raise InvalidMixtureError(
-                    f"ChatMixture has no field {key!r}; {hint}. Options of a graph, "
-                    "such as a checkpointer, go to create_mixture."
+                    f"ChatMixture has no field {key!r}; {nearest(key, own_first)}. "
+                    "Options of a graph, such as a checkpointer, go to create_mixture."
                 )
             warnings.warn(
                 f"ChatMixture ignores {key}: set it on the models of its steps.",

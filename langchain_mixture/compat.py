@@ -12,7 +12,7 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.runnables import Runnable, RunnableParallel
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableParallel
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
@@ -78,11 +78,32 @@ def branches_of(parallel: RunnableParallel[Any]) -> Mapping[str, Runnable[Any, A
 
 
 def made_into(
-    kind: type[Graph], graph: CompiledStateGraph[Any, Any, Any, Any]
+    kind: type[Graph], graph: CompiledStateGraph[Any, Any, Any, Any], **more: Any
 ) -> Graph:
     """Make a graph of another class of a compiled one, as `Pregel.copy` makes a copy.
 
     `StateGraph.compile` always makes a `CompiledStateGraph`.
     """
     made = {key: value for key, value in vars(graph).items() if key != "__orig_class__"}
-    return kind(**made)
+    return kind(**made, **more)
+
+
+def outer_runner(config: RunnableConfig | None) -> object | None:
+    """Return what drives the LangGraph run that one is a node of, or None.
+
+    It dies with that run. A run that an AnyIO scope cancels leaves its nodes alive
+    (langgraph #8302, #5682), and only its runner's end tells them. Read through three
+    private names; None where one of them has another shape.
+
+    Args:
+        config: What the graph inside was called with; else that of the node's code.
+    """
+    for known in (config, var_child_runnable_config.get()):
+        call = ((known or {}).get("configurable") or {}).get("__pregel_call")
+        try:
+            futures = call.keywords["futures"]()  # type: ignore[union-attr]  # a partial
+            runner: object = futures.callback().__self__
+        except (AttributeError, KeyError, TypeError):
+            continue
+        return runner
+    return None

@@ -7,9 +7,8 @@ own node, which gathers their replies.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Never
 
 from langchain_core.messages import HumanMessage
 from langgraph.graph import END, START, StateGraph
@@ -17,7 +16,7 @@ from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
 
 from langchain_mixture.agents.resolve import Client
-from langchain_mixture.errors import InvalidMixtureError, shown
+from langchain_mixture.errors import InvalidMixtureError, refuse, shown
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.records import HistoryRow
 from langchain_mixture.running.layer import Layer, layers_of
@@ -43,6 +42,7 @@ def create_mixture(
     interrupt_before: All | Sequence[str] | None = None,
     interrupt_after: All | Sequence[str] | None = None,
     name: str = "mixture",
+    **unknown: Never,
 ) -> MixtureGraph:
     """Build the graph of a pipeline: `{"messages": [...]}` in and out.
 
@@ -78,6 +78,7 @@ def create_mixture(
             several branches is interrupted before any of its calls is made.
         interrupt_after: Names of steps or branches.
         name: The graph's name in traces, and as an agent of another graph.
+        **unknown: Misspelt keywords, which are refused.
 
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used. A running
@@ -97,6 +98,7 @@ def create_mixture(
         print(state["messages"][-1].text, state["mixture"]["status"])
         ```
     """
+    refuse(unknown, create_mixture)
     options = Options(
         on_failure=on_failure,
         timeout=timeout,
@@ -147,14 +149,8 @@ def build(
             builder.add_edge(previous, layer.name)
         previous = layer.name
     builder.add_edge(previous, END)
-    graph = MixtureGraph.of(builder.compile(**compiled))
-    # Sync branches run in a thread pool, which has CPUs + 4 workers by default. In a
-    # wider step the other calls would wait, and their timeouts would not have begun
-    # (langchain-core 1.8.3). `test_graph.py` holds it.
     widest = max(len(layer.agents) for layer in layers)
-    if widest > (os.cpu_count() or 1) + 4:
-        return graph.with_config(max_concurrency=widest)
-    return graph
+    return MixtureGraph.of(builder.compile(**compiled), widest)
 
 
 async def run(
@@ -167,6 +163,7 @@ async def run(
     deadline: float | None = None,
     max_calls: int | None = None,
     max_total_tokens: int | None = None,
+    **unknown: Never,
 ) -> tuple[str, list[HistoryRow]]:
     """Answer one question with a pipeline, as mixture-llm does.
 
@@ -181,6 +178,7 @@ async def run(
         deadline: Seconds for the whole run; see `create_mixture`.
         max_calls: See `create_mixture`.
         max_total_tokens: See `create_mixture`.
+        **unknown: Misspelt keywords, which are refused.
 
     Returns:
         The answer and the history, one row per step.
@@ -204,6 +202,7 @@ async def run(
         text, history = asyncio.run(run(pipeline, "Hello?", client))
         ```
     """
+    refuse(unknown, run)
     if not isinstance(query, str):
         raise InvalidMixtureError(f"query is {shown(query)}; allowed: a string.")
     graph = create_mixture(

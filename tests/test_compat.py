@@ -72,7 +72,7 @@ def test_the_branches_of_a_parallel_runnable_are_found_by_name() -> None:
 def test_a_compiled_graph_becomes_one_of_another_class() -> None:
     """With all that it had; its copies are of that class, too."""
     plain: Any = create_mixture([Propose([Scripted(model="a")])])
-    graph = made_into(MixtureGraph, plain)
+    graph = made_into(MixtureGraph, plain.builder.compile(), widest=1)
     assert vars(graph).keys() >= vars(plain).keys() - {"__orig_class__"}
     for copy in (graph, graph.with_config(tags=["x"])):
         assert type(copy) is MixtureGraph

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -36,7 +37,9 @@ from langchain_mixture import (
     together_moa,
 )
 from langchain_mixture.agents import function_model
+from langchain_mixture.errors import counted
 from langchain_mixture.running.run import Run
+from langchain_mixture.running.waiting import Quorum, Wait
 from tests.models import Crowd, Scripted, Streaming, ask, called, models, settle
 from tests.openai_stub import Answer, Stub, serve
 
@@ -175,6 +178,19 @@ async def test_a_branch_that_starts_late_does_not_ask(asynchronous: bool) -> Non
     assert len(state["mixture"]["history"][0]["llm_calls"]) == 1
 
 
+def test_a_quorum_of_one_is_told_in_the_singular() -> None:
+    """Both messages, and those that count seconds and tokens, agree with a 1."""
+    quorum = Quorum(1, grace=0.0)
+    with Wait(None, None, quorum).held(lambda: None) as first:
+        first.has_answer = True
+    second = Wait(None, None, quorum)
+    assert str(second.error()) == "not waited for: 1 other had answered"
+    assert quorum.met == "1 other had answered"
+    timed = Wait(1.0, None, Quorum(2, grace=0.0))
+    assert str(timed.error()) == "no answer within 1 second"
+    assert counted(1_234_567, "token") == "1234567 tokens"
+
+
 def test_a_quorum_that_is_met_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     """The caller's own rule was met: nothing is logged as degraded."""
     client = models("a", b=OSError("down"))
@@ -259,17 +275,23 @@ def test_refine_keeps_the_originals_of_calls_it_does_not_wait_for(
     assert outputs == ["r answers", "b answers"]
 
 
-def test_a_run_leaves_nothing_behind() -> None:
+def test_a_run_leaves_nothing_behind(left_behind: Any) -> None:
     """What its steps shared, a quorum included, goes with it."""
     graph = create_mixture([Propose(["a", "b"], quorum=1)], client=models("a", "b"))
     graph.batch([ask()] * 20)
     assert left_behind() == []
 
 
-def left_behind() -> list[Run]:
-    """Give the runs that are still alive."""
-    gc.collect()
-    return [thing for thing in gc.get_objects() if isinstance(thing, Run)]
+@pytest.fixture
+def left_behind() -> Callable[[], list[Run]]:
+    """Give the runs of this test that are still alive."""
+
+    def alive() -> list[Run]:
+        gc.collect()
+        return [thing for thing in gc.get_objects() if isinstance(thing, Run)]
+
+    others = weakref.WeakSet(alive())
+    return lambda: [run for run in alive() if run not in others]
 
 
 def test_branches_that_begin_at_once_share_one_superstep() -> None:
@@ -322,7 +344,7 @@ def test_two_runs_that_resume_one_checkpoint_do_not_share_a_quorum() -> None:
 
 @pytest.mark.parametrize("where", ["interrupt_before", "interrupt_after"])
 def test_runs_that_are_interrupted_at_every_node_leave_nothing_behind(
-    where: str,
+    where: str, left_behind: Any
 ) -> None:
     """What branches share goes with the last of them, wherever the run is cut."""
     breaks: dict[str, Any] = {where: "*"}
@@ -343,7 +365,9 @@ def test_runs_that_are_interrupted_at_every_node_leave_nothing_behind(
 # LangGraph never awaits the branch that still queued up.
 @pytest.mark.filterwarnings("ignore:.*arun_with_retry:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind() -> None:
+async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind(
+    left_behind: Any,
+) -> None:
     """Nor do those whose branches have not all run."""
     begun = asyncio.Event()
 
@@ -675,7 +699,7 @@ def test_tokens_that_a_model_does_not_report_are_estimated_and_said_to_be() -> N
 
 def test_max_concurrency_bounds_the_calls_in_flight() -> None:
     """One mixture makes no more calls at once than it may."""
-    crowd = Crowd(model="m")
+    crowd = Crowd(model="m", together=2)
     graph = create_mixture([Propose([crowd] * 8), Aggregate(crowd)])
     graph.invoke(ask(), {"max_concurrency": 2})
     assert crowd.most == 2

@@ -16,7 +16,7 @@ from langgraph.pregel.protocol import PregelProtocol
 from langchain_mixture.agents.function_model import ClientFunction, FunctionChatModel
 from langchain_mixture.agents.wrappers import is_model, leaves, name_of, unwrapped
 from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.secrets import cleaner, describe
+from langchain_mixture.secrets import cleaner, describe, redact_error
 from langchain_mixture.steps.base import Agent, Step
 
 Client: TypeAlias = (
@@ -143,6 +143,7 @@ def _made(make: Callable[[str], object], name: str) -> Runnable[Any, Any]:
     except InvalidMixtureError:
         raise
     except Exception as error:  # a factory may raise anything
+        redact_error(error)
         raise InvalidMixtureError(
             f"the client made no model for the name {name!r}: {describe(error)}"
         ) from error

@@ -6,20 +6,22 @@ Only cancellation and LangGraph's own control flow (interrupts) pass through.
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from langgraph.errors import GraphBubbleUp
 
+from langchain_mixture.callbacks import during
 from langchain_mixture.compat import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.running.attempt import Attempt
-from langchain_mixture.running.reply import Recorder
-from langchain_mixture.running.waiting import Quorum, Wait
+from langchain_mixture.running.reply import Guard, Recorder
+from langchain_mixture.running.waiting import WAIT, Quorum, Wait
 from langchain_mixture.threads import begun
 
 
@@ -29,7 +31,9 @@ def ask(
     """Make a call: attempt one agent after the other until one answers."""
     replies: list[Reply] = []
     for attempt in attempts:
-        replies.append(_ask(attempt, config, quorum))
+        gate = attempt.run.gate
+        with gate.passed(attempt.index) if gate else nullcontext():
+            replies.append(_ask(attempt, config, quorum))
         if replies[-1]["outcome"] != "failed":
             break
     return replies
@@ -78,20 +82,25 @@ async def aask_all(
 
 def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
     wait = Wait(attempt.timeout, attempt.ends, quorum)
+    if attempt.run.is_left:
+        raise asyncio.CancelledError
     recorder = Recorder(attempt, config, wait, wait.sign)
     if (why := _unasked(attempt, quorum)) is not None:
         return recorder.unasked(why)
 
-    def invoke() -> object:
+    def invoke() -> object:  # on a thread of its own, in a copy of this context
+        WAIT.set(wait)
         runnable, messages = attempt.prepared(config)
-        agent_config = attempt.config(config, recorder.handlers)
+        handlers = [Guard(wait), *recorder.handlers]
+        agent_config = attempt.config(config, handlers)
         with detached():
             return runnable.invoke(messages, agent_config, **attempt.arguments())
 
-    changed = threading.Event()
+    # Unlike an event it can be told from a signal handler, whatever it interrupts.
+    changed: queue.SimpleQueue[None] = queue.SimpleQueue()
     attempt.run.waits.add(wait)
     try:
-        with _recorded(recorder, wait, changed.set):
+        with _recorded(recorder, wait, lambda: changed.put(None)):
             recorder.answered(_within(wait, invoke, changed))
     finally:
         attempt.run.waits.discard(wait)
@@ -118,7 +127,8 @@ async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Rep
     with _recorded(recorder, wait, wake):
         try:
             async with timer:
-                output = await _output(attempt, config, recorder)
+                with during(WAIT, wait):
+                    output = await _output(attempt, config, recorder)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -158,25 +168,27 @@ def _recorded(
 
 def _unasked(attempt: Attempt, quorum: Quorum) -> str | None:
     if quorum.is_closed():
-        return f"not asked: {quorum.needed} others had answered"
+        return f"not asked: {quorum.met}"
     if attempt.ends is not None and time.monotonic() >= attempt.ends:
         return "not asked: its share of the deadline was used up"
     return attempt.refused
 
 
 def _within(
-    wait: Wait, function: Callable[[], object], changed: threading.Event
+    wait: Wait, function: Callable[[], object], changed: queue.SimpleQueue[None]
 ) -> object:
     """Call a function, and give it up when its limit is reached.
 
     A call that is given up goes on, on a daemon thread that cannot hold the process.
     """
     answer = begun(function)
-    answer.add_done_callback(lambda _: changed.set())
+    answer.add_done_callback(lambda _: changed.put(None))
     while not answer.done():
         left = wait.left()
         if left == 0.0:
             raise wait.error()
-        changed.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
-        changed.clear()
+        with suppress(queue.Empty):
+            changed.get(
+                timeout=None if left is None else min(left, threading.TIMEOUT_MAX)
+            )
     return answer.result()

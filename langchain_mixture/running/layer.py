@@ -12,7 +12,7 @@ from typing import Final
 from langgraph.errors import GraphBubbleUp
 
 from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
-from langchain_mixture.errors import StepFailedError
+from langchain_mixture.errors import StepFailedError, counted
 from langchain_mixture.options import Options
 from langchain_mixture.plan import bounds_of, names_of
 from langchain_mixture.records import (
@@ -94,16 +94,17 @@ class Layer:
             StepFailedError: The step makes too many calls, or raises, or the
                 conversation is empty.
         """
+        if not state.get("messages"):
+            raise StepFailedError(
+                f"{self.name}: the conversation is empty; messages must hold one or "
+                "more"
+            )
         with self.blamed(state):
-            if not state.get("messages"):
-                raise ValueError(
-                    "the conversation is empty; it needs at least one message"
-                )
             calls = self.step.calls(state["messages"], self.before(state)["responses"])
             if len(calls) > len(self.agents):
                 raise ValueError(
-                    f"calls() returned {len(calls)} calls; bounds() allows at most "
-                    f"{len(self.agents)}"
+                    f"calls() returned {counted(len(calls), 'call')}; bounds() allows "
+                    f"at most {len(self.agents)}"
                 )
         return calls
 

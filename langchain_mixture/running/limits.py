@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langchain_mixture.agents.resolve import ResolvedAgent
+from langchain_mixture.errors import counted
 from langchain_mixture.options import Options
 from langchain_mixture.records import Call, LLMCall, estimated
 
@@ -45,8 +46,8 @@ class Budget:
                 # A shorter call later in the step may still fit.
                 self.calls -= 1
                 return (
-                    f"not asked: {self.tokens} tokens had been used and it would use "
-                    f"about {estimate}, past {limit} (max_total_tokens)"
+                    f"not asked: {counted(self.tokens, 'token')} had been used and it "
+                    f"would use about {estimate}, past {limit} (max_total_tokens)"
                 )
             self.tokens += estimate
         return None

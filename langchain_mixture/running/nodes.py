@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from langchain_mixture.errors import shown
+from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Reply, Response
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.calls import aask, aask_all, ask, ask_all
@@ -106,8 +106,8 @@ class Gather(Runnable[MixtureState, Update]):
                 )
         if len(kept) > self._layer.most:
             raise ValueError(
-                f"keep() returned {len(kept)} responses; bounds() allows at most "
-                f"{self._layer.most}"
+                f"keep() returned {counted(len(kept), 'response')}; bounds() allows at "
+                f"most {self._layer.most}"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -20,11 +19,11 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
-from langchain_mixture.errors import shown
+from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Call, Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.waiting import GivenUpError, Wait
-from langchain_mixture.secrets import describe, in_texts, redact_error
+from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
 
 
 class Recorder:
@@ -63,7 +62,7 @@ class Recorder:
         problem = _problem(message, self._attempt.call)
         self._wait.has_answer = problem is None
         if problem is not None:  # it may quote the model's text
-            problem = self._attempt.agent.without_secrets(problem)
+            problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
         self.reply = self._reply(outcome, message, problem)
 
@@ -73,7 +72,7 @@ class Recorder:
             self.reply = self._reply("given up", None, str(error))
         else:
             text = describe(error, self._attempt.agent.without_secrets)
-            self.reply = self._reply("failed", None, text)
+            self.reply = self._reply("failed", None, text + _cure(text, self._attempt))
 
     def unasked(self, why: str) -> Reply:
         """Return the reply of a call that was not made."""
@@ -126,6 +125,16 @@ class Recorder:
         return usage if any(usage.values()) or "total_cost" in usage else {}
 
 
+def _cure(said: str, attempt: Attempt) -> str:
+    """Name the setting that a model refuses, where it is the step that sets it."""
+    arguments = attempt.arguments()
+    for name, field in (("temperature", "temp"), ("max_tokens", "max_tokens")):
+        value = attempt.agent.arguments.get(name)
+        if value is not None and value == arguments[name] and name in said:
+            return f" (the step sets {field}={value}; {field}=None leaves it out)"
+    return ""
+
+
 def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
     """Return the `mixture` metadata of an agent that is a mixture; else empty."""
     metadata = message.response_metadata.get("mixture")
@@ -134,7 +143,9 @@ def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
 
 def _reasons(message: AIMessage | None) -> list[str]:
     inner = {} if message is None else _of_mixture(message)
-    return list(inner.get("reasons", ())) if inner.get("status") == "degraded" else []
+    if inner.get("status") != "degraded":
+        return []
+    return [one_line(str(reason)) for reason in inner.get("reasons", ())]
 
 
 class _Usage(UsageMetadataCallbackHandler):
@@ -145,6 +156,25 @@ class _Usage(UsageMetadataCallbackHandler):
     # `test_limits.py` holds it.
     run_inline = True
     ignore_chat_model = True  # as in `_Redactor`
+
+
+class Guard(BaseCallbackHandler):
+    """Lets a sync call that was given up begin no further request.
+
+    Such a call goes on, on its thread: an agent in its loop, a retry, a fallback.
+    """
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, wait: Wait) -> None:
+        self._wait = wait
+
+    def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        if self._wait.is_over:
+            raise RuntimeError("the call was given up")
+
+    on_llm_start = on_retry = on_chat_model_start
 
 
 class _SignsOfLife(BaseCallbackHandler):
@@ -198,7 +228,7 @@ class _SignsOfLife(BaseCallbackHandler):
 
 
 class _Redactor(BaseCallbackHandler):
-    """Removes keys from a provider's error before a trace records it."""
+    """Removes keys from an error before a trace records it."""
 
     run_inline = True  # as in `_Usage`; a tracer must also find the error redacted
     # Without it, core writes all messages out as text for each call, because a handler
@@ -211,7 +241,7 @@ class _Redactor(BaseCallbackHandler):
     def on_llm_error(
         self, error: BaseException, *, response: Any = None, **kwargs: Any
     ) -> None:
-        redact_error(error, self._agent.without_secrets)
+        self._redact(error)
         # Core also passes on the body of the provider's HTTP response, which may quote
         # a key (langchain-core 1.8.3). `test_tracing.py` holds it.
         for generations in getattr(response, "generations", []):
@@ -222,8 +252,15 @@ class _Redactor(BaseCallbackHandler):
                         message.response_metadata, self._agent.without_secrets
                     )
 
-    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
+    def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
+        outcome = retry_state.outcome
+        if outcome is not None and (error := outcome.exception()) is not None:
+            self._redact(error)
+
+    def _redact(self, error: BaseException, **kwargs: Any) -> None:
         redact_error(error, self._agent.without_secrets)
+
+    on_chain_error = on_tool_error = on_retriever_error = _redact
 
 
 def _message(output: object, agent: ResolvedAgent) -> AIMessage:
@@ -245,13 +282,23 @@ def _encodable(message: AIMessage) -> AIMessage:
 
     One of them would fail every later request and the checkpoint.
     """
-    parts = {"content": message.content, "tool_calls": message.tool_calls}
+    parts = {part: getattr(message, part) for part in _PARTS}
     try:
-        json.dumps(parts, ensure_ascii=False, default=str).encode()
+        in_texts(parts, str.encode)
     except UnicodeEncodeError:
         clean = in_texts(parts, lambda text: text.encode(errors="replace").decode())
         return message.model_copy(update=clean)
     return message
+
+
+_PARTS = (
+    "content",
+    "tool_calls",
+    "invalid_tool_calls",
+    "additional_kwargs",
+    "response_metadata",
+)
+"""Where a message holds what its model wrote."""
 
 
 def _problem(message: AIMessage, call: Call) -> str | None:
@@ -277,7 +324,8 @@ def _refusal(message: AIMessage) -> str | None:
     words = message.additional_kwargs.get("refusal")
     if isinstance(words, str) and words:
         return words
-    for block in message.content:
+    blocks = message.content if isinstance(message.content, list) else ()
+    for block in blocks:
         if isinstance(block, dict) and block.get("type") == "refusal":
             return str(block.get("refusal") or message.text)
     if message.response_metadata.get("stop_reason") == "refusal":
@@ -305,6 +353,7 @@ def _why_empty(message: AIMessage) -> str:
         thought = (usage.get("output_token_details") or {}).get("reasoning", 0)
         return (
             "empty answer: cut off at the token limit before any text, after "
-            f"{usage.get('output_tokens', 0)} tokens ({thought} of them reasoning)"
+            f"{counted(usage.get('output_tokens', 0), 'token')} ({thought} of them "
+            "reasoning)"
         )
     return f"empty answer (finish reason: {reason})" if reason else "empty answer"

@@ -16,7 +16,7 @@ from langchain_core.callbacks import (
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.running.request import Request
-from langchain_mixture.running.waiting import Wait
+from langchain_mixture.running.waiting import WAIT, Gate, Wait
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,14 @@ class Run:
     """The tools and settings that the chat model was called with."""
     is_begun: bool = False
     """Whether a graph already runs as this run; a graph inside it needs another."""
+    is_left: bool = False
+    """Whether its caller has stopped waiting; it makes no more calls."""
+    has_own_pool: bool = False
+    """Whether the config's `max_concurrency` is only the size of the thread pool."""
+    max_concurrency: int | None = None
+    """The caller's bound, if the run has its own pool; None = no bound."""
+    gate: Gate | None = None
+    """Bounds the sync calls in flight, if the thread pool does not."""
     deadline: float | None = None
     """When the run must end, on the monotonic clock; None = no limit, or not set."""
     supersteps: dict[str, Any] = field(default_factory=dict)
@@ -75,8 +83,16 @@ class Run:
             self.caller is not None and self.caller.run_id == core.run_id
         )
 
+    def __post_init__(self) -> None:
+        if (outer := WAIT.get()) is not None:  # it answers a call of another run
+            outer.on_end.append(self.cancel)
+
     def cancel(self) -> None:
-        """Give up the sync calls in flight."""
+        """Give up the sync calls in flight, and begin no more.
+
+        It takes no lock: a signal handler may call it.
+        """
+        self.is_left = True
         for wait in list(self.waits):
             wait.cancel()
 

@@ -1,12 +1,16 @@
-"""How long a call is waited for: its timeout, its deadline, its step's quorum."""
+"""How long a call is waited for, and how many calls are made at once."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+
+from langchain_mixture.errors import counted
 
 
 class GivenUpError(Exception):
@@ -40,6 +44,11 @@ class Quorum:
     def is_closed(self) -> bool:
         """Whether a call that has not begun need not begin."""
         return self.closes_at is not None and time.monotonic() >= self.closes_at
+
+    @property
+    def met(self) -> str:
+        """What a call is told that it does not need: `2 others had answered`."""
+        return f"{counted(self.needed or 0, 'other')} had answered"
 
     def enter(self, wait: Wait) -> None:
         """Count a call among those that the quorum can end."""
@@ -81,6 +90,8 @@ class Wait:
         self.has_answer = False
         self.wake: Callable[[], None] = lambda: None
         """Called when the limit has changed."""
+        self.on_end: list[Callable[[], None]] = []
+        """Called when nobody waits any longer: what runs inside is left, too."""
         self._timeout = timeout
         self._ends = ends
         self._quorum = quorum
@@ -97,6 +108,8 @@ class Wait:
         finally:
             self.is_over = True
             self._quorum.leave(self)
+            for end in self.on_end:
+                end()
 
     def sign(self) -> None:
         """Take a sign of life, from which the timeout counts anew."""
@@ -121,12 +134,56 @@ class Wait:
         if self._is_cancelled:
             limits.append((0.0, asyncio.CancelledError()))
         if self._quorum.closes_at is not None:
-            why = f"not waited for: {self._quorum.needed} others had answered"
+            why = f"not waited for: {self._quorum.met}"
             limits.append((self._quorum.closes_at, GivenUpError(why)))
         if self._timeout is not None:
-            why = f"no answer within {self._timeout:g} seconds"
+            why = f"no answer within {counted(self._timeout, 'second')}"
             limits.append((self._sign + self._timeout, TimeoutError(why)))
         if self._ends is not None:
             why = "not waited for: its share of the deadline was used up"
             limits.append((self._ends, GivenUpError(why)))
         return limits
+
+
+WAIT: ContextVar[Wait | None] = ContextVar("mixture_wait", default=None)
+"""The wait for the call that this code answers; None outside of any call."""
+
+
+class Gate:
+    """Lets a number of calls of one run pass at once, those of lowest index first.
+
+    Args:
+        limit: How many.
+
+    Example:
+        >>> with Gate(1).passed(0):
+        ...     print("alone")
+        alone
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._waiting: list[tuple[int, int, threading.Event]] = []
+        self._arrivals = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def passed(self, index: int) -> Iterator[None]:
+        """Wait until a call may be made, and hold its place for a block."""
+        turn = threading.Event()
+        with self._lock:
+            self._arrivals += 1
+            if self._free:
+                self._free -= 1
+                turn.set()
+            else:
+                heapq.heappush(self._waiting, (index, self._arrivals, turn))
+        turn.wait()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._waiting:
+                    heapq.heappop(self._waiting)[2].set()
+                else:
+                    self._free += 1
