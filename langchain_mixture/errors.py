@@ -81,7 +81,7 @@ def shown(value: object) -> str:
 
 
 def counted(number: float, noun: str) -> str:
-    """Put a number in front of a noun, in the plural where it is not 1.
+    """Return a number and a noun, in the plural unless the number is 1.
 
     Example:
         >>> counted(1, "second"), counted(0.5, "second")
@@ -91,7 +91,7 @@ def counted(number: float, noun: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Hint at what a misspelt name may mean: the nearest one, or else all of them.
+    """Return a hint for a misspelt name: the nearest name, or all names.
 
     Example:
         >>> nearest("deadlin", ["timeout", "deadline"])
@@ -106,10 +106,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def refuse(unknown: Iterable[str], function: Callable[..., object]) -> None:
-    """Refuse keywords that a function does not have.
+    """Raise an error for keywords that a function does not have.
 
     Raises:
-        InvalidMixtureError: There is one; the message names the nearest that exists.
+        InvalidMixtureError: There is such a keyword; the message names the nearest one.
 
     Example:
         >>> refuse([], print)

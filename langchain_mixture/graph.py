@@ -78,7 +78,7 @@ def create_mixture(
             several branches is interrupted before any of its calls is made.
         interrupt_after: Names of steps or branches.
         name: The graph's name in traces, and as an agent of another graph.
-        **unknown: Misspelt keywords, which are refused.
+        **unknown: Misspelt keywords, which raise an error.
 
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used. A running
@@ -178,7 +178,7 @@ async def run(
         deadline: Seconds for the whole run; see `create_mixture`.
         max_calls: See `create_mixture`.
         max_total_tokens: See `create_mixture`.
-        **unknown: Misspelt keywords, which are refused.
+        **unknown: Misspelt keywords, which raise an error.
 
     Returns:
         The answer and the history, one row per step.

@@ -41,7 +41,7 @@ def together_moa(
             `Synthesize`, then `Aggregate`.
         temp: Sampling temperature; None for models that refuse one.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
-        **unknown: Misspelt keywords, which are refused.
+        **unknown: Misspelt keywords, which raise an error.
 
     Raises:
         InvalidMixtureError: There are fewer than 2 layers, or no proposers.
@@ -104,7 +104,7 @@ def self_moa(
         aggregator: The model that fuses the samples; None = the same one.
         temp: Sampling temperature; None for models that refuse one.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
-        **unknown: Misspelt keywords, which are refused.
+        **unknown: Misspelt keywords, which raise an error.
 
     Example:
         >>> self_moa("openai:gpt-4o", samples=4)[0].bounds(0)[1]
@@ -138,7 +138,7 @@ def robust_moa(
         seed: Makes shuffling and dropping repeatable; None = random each time.
         temp: Sampling temperature; None for models that refuse one.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
-        **unknown: Misspelt keywords, which are refused.
+        **unknown: Misspelt keywords, which raise an error.
 
     Example:
         >>> [type(step).__name__ for step in robust_moa(["a", "b"], "a")]

@@ -115,16 +115,16 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def interruptible(cancel: Callable[[], object]) -> Iterator[None]:
-    """Call a function on Ctrl-C, before KeyboardInterrupt is raised, for a block.
+    """Call `cancel` on Ctrl-C within a block, before KeyboardInterrupt is raised.
 
-    LangGraph waits for its branches before any code of ours sees the interrupt
-    (langgraph 1.2.24), so something must end them first. As in `asyncio.Runner`, only
-    on the main thread and in the place of Python's own handler. `test_interrupt.py`
-    holds it.
+    Without it, LangGraph first waits for its branches, until their calls end
+    (langgraph 1.2.24). `test_interrupt.py` holds it.
 
     Args:
-        cancel: Takes no lock, as it may interrupt who holds that lock.
+        cancel: Must take no lock, which the interrupted code may hold.
     """
+    # As in `asyncio.Runner`: only the main thread gets signals, and a handler that the
+    # program has set itself stays in place.
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

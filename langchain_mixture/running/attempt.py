@@ -110,6 +110,8 @@ class Attempt:
         callbacks.handlers[:0] = handlers
         callbacks.inheritable_handlers[:0] = handlers
         mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
+        # There `max_concurrency` is the size of the thread pool. A graph that is an
+        # agent gets the caller's own bound back.
         if self.run.has_own_pool:
             config = {**config, "max_concurrency": self.run.max_concurrency}
         return {

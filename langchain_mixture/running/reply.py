@@ -72,7 +72,7 @@ class Recorder:
             self.reply = self._reply("given up", None, str(error))
         else:
             text = describe(error, self._attempt.agent.without_secrets)
-            self.reply = self._reply("failed", None, text + _cure(text, self._attempt))
+            self.reply = self._reply("failed", None, text + _hint(text, self._attempt))
 
     def unasked(self, why: str) -> Reply:
         """Return the reply of a call that was not made."""
@@ -125,12 +125,12 @@ class Recorder:
         return usage if any(usage.values()) or "total_cost" in usage else {}
 
 
-def _cure(said: str, attempt: Attempt) -> str:
-    """Name the setting that a model refuses, where it is the step that sets it."""
+def _hint(error: str, attempt: Attempt) -> str:
+    """Return a hint for an error about a setting that comes from the step."""
     arguments = attempt.arguments()
     for name, field in (("temperature", "temp"), ("max_tokens", "max_tokens")):
         value = attempt.agent.arguments.get(name)
-        if value is not None and value == arguments[name] and name in said:
+        if value is not None and value == arguments[name] and name in error:
             return f" (the step sets {field}={value}; {field}=None leaves it out)"
     return ""
 
@@ -159,13 +159,14 @@ class _Usage(UsageMetadataCallbackHandler):
 
 
 class Guard(BaseCallbackHandler):
-    """Lets a sync call that was given up begin no further request.
+    """Stops a sync call that was given up from making another request.
 
-    Such a call goes on, on its thread: an agent in its loop, a retry, a fallback.
+    The call still runs on its thread, which cannot be killed: an agent's loop, a retry
+    or a fallback would ask again.
     """
 
-    run_inline = True
-    raise_error = True
+    run_inline = True  # as in `_Usage`
+    raise_error = True  # without it, core logs the error and makes the request
 
     def __init__(self, wait: Wait) -> None:
         self._wait = wait
@@ -298,7 +299,7 @@ _PARTS = (
     "additional_kwargs",
     "response_metadata",
 )
-"""Where a message holds what its model wrote."""
+"""The fields of a message that hold text from its model."""
 
 
 def _problem(message: AIMessage, call: Call) -> str | None:

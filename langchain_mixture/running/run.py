@@ -84,13 +84,14 @@ class Run:
         )
 
     def __post_init__(self) -> None:
-        if (outer := WAIT.get()) is not None:  # it answers a call of another run
+        # A mixture inside a mixture: when the outer call is given up, so is this run.
+        if (outer := WAIT.get()) is not None:
             outer.on_end.append(self.cancel)
 
     def cancel(self) -> None:
-        """Give up the sync calls in flight, and begin no more.
+        """Stop waiting for the sync calls in flight, and begin no more.
 
-        It takes no lock: a signal handler may call it.
+        It takes no lock, because a signal handler may call it.
         """
         self.is_left = True
         for wait in list(self.waits):
