@@ -1,9 +1,9 @@
-"""What can go wrong, split by when.
+"""The errors of this package, split by when they are raised.
 
 MixtureError
 ├── InvalidMixtureError (ValueError)     building: a step, an agent, a client
-└── StepFailedError (RuntimeError)       running: a step had no usable outcome
-    └── NoResponsesError                 … and there is no response to go back to
+└── StepFailedError (RuntimeError)       running: a step has no usable response
+    └── NoResponsesError                 … and neither had any step before it
 
 Where a step's calls failed alike, its error is also of the kind that LangChain has for
 such a failure, such as `langchain_core.exceptions.ModelRateLimitError`.
@@ -24,7 +24,7 @@ from langchain_mixture.secrets import one_line
 
 
 class MixtureError(Exception):
-    """Any error of this package; catch it to catch them all."""
+    """The base class of this package's errors."""
 
 
 class InvalidMixtureError(MixtureError, ValueError):
@@ -32,7 +32,7 @@ class InvalidMixtureError(MixtureError, ValueError):
 
 
 class StepFailedError(MixtureError, RuntimeError):
-    """A step of a running mixture failed; what was paid for is kept here.
+    """A step failed while the mixture ran; the error keeps what was paid for.
 
     Example:
         ```python
@@ -47,7 +47,7 @@ class StepFailedError(MixtureError, RuntimeError):
     """
 
     responses: list[Response]
-    """The responses that had arrived at the step that failed."""
+    """The responses given to the failed step, and those of its calls that answered."""
     history: list[HistoryRow]
     """One row a step, the failed one last."""
     errors: list[BaseException]
@@ -139,7 +139,10 @@ def _status_of(errors: Iterable[object]) -> int | None:
 
 
 def shown(value: object) -> str:
-    """Show plain values; of anything else the type alone, which holds no secret.
+    """Return a value as an error message shows it.
+
+    Plain values are shown as they are. Anything else is shown by its type alone,
+    because the repr of a model or a client may hold a key.
 
     Example:
         >>> shown([1, object()])
@@ -156,7 +159,7 @@ def shown(value: object) -> str:
 
 
 def counted(number: float, noun: str) -> str:
-    """Put a number in front of a noun, in the plural where it is not 1.
+    """Return a number and a noun, in the plural unless the number is 1.
 
     Example:
         >>> counted(1, "second"), counted(0.5, "second")
@@ -166,7 +169,7 @@ def counted(number: float, noun: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Hint at what a misspelt name may mean: the nearest one, or else all of them.
+    """Return a hint for a misspelt name: the nearest name, or all names.
 
     Example:
         >>> nearest("deadlin", ["timeout", "deadline"])
@@ -211,10 +214,10 @@ _SYNONYMS = {
 
 
 def refuse(unknown: Iterable[str], function: Callable[..., object]) -> None:
-    """Refuse keywords that a function does not have.
+    """Raise an error for keywords that a function does not have.
 
     Raises:
-        InvalidMixtureError: There is one; the message names the nearest that exists.
+        InvalidMixtureError: There is such a keyword; the message names the nearest one.
 
     Example:
         >>> refuse([], print)

@@ -1,4 +1,4 @@
-"""The papers' pipelines, as plain lists of steps to use, print, or cut apart."""
+"""The papers' pipelines, as plain lists of steps."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def together_moa(
     Wang et al. 2024, arXiv 2406.04692; GPT-4o alone scores 57.5 there.
 
     Args:
-        proposers: Who proposes, and who synthesizes in the middle layers.
-        aggregator: Who writes the answer.
-        layers: 2 or more, the aggregator's included: `Propose`, then `layers - 2`
-            times `Synthesize`, then `Aggregate`.
+        proposers: The models of every layer but the last.
+        aggregator: The model that writes the answer.
+        layers: The number of layers, 2 or more: `Propose`, then `layers - 2` times
+            `Synthesize`, then `Aggregate`.
         temp: Sampling temperature; None for models that refuse one.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
-        **unknown: Misspelt keywords, which are refused.
+        **unknown: Misspelt keywords, which raise an error.
 
     Raises:
-        InvalidMixtureError: Fewer than 2 layers, or no proposers.
+        InvalidMixtureError: There are fewer than 2 layers, or no proposers.
 
     Example:
         >>> [type(step).__name__ for step in together_moa()]
@@ -96,16 +96,16 @@ def self_moa(
     """Self-MoA: several samples of one strong model, fused.
 
     Li et al. 2025, arXiv 2502.00674: six samples of WizardLM-2-8x22B fused by
-    Qwen1.5-110B-Chat score 65.7 on AlpacaEval 2.0 (LC), the 2-layer mixture of six
-    models 59.1.
+    Qwen1.5-110B-Chat score 65.7 on AlpacaEval 2.0 (LC); the 2-layer mixture of six
+    models scores 59.1.
 
     Args:
-        model: Who proposes.
-        samples: How many times; 1 or more.
-        aggregator: Who fuses the samples; None = the same model.
+        model: The model that is sampled.
+        samples: The number of samples, 1 or more.
+        aggregator: The model that fuses the samples; None = the same one.
         temp: Sampling temperature; None for models that refuse one.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
-        **unknown: Misspelt keywords, which are refused.
+        **unknown: Misspelt keywords, which raise an error.
 
     Example:
         >>> self_moa("openai:gpt-4o", samples=4)[0].bounds(0)[1]
@@ -132,13 +132,13 @@ def robust_moa(
     The pipeline is mixture-llm's; no paper measures it.
 
     Args:
-        proposers: Who proposes.
-        aggregator: Who writes the answer.
+        proposers: The models that propose.
+        aggregator: The model that writes the answer.
         rate: Probability in [0, 1] with which each proposal is dropped.
-        seed: Makes what is drawn repeatable; None = another draw each time.
+        seed: Makes shuffling and dropping repeatable; None = random each time.
         temp: Sampling temperature; None for models that refuse one.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
-        **unknown: Misspelt keywords, which are refused.
+        **unknown: Misspelt keywords, which raise an error.
 
     Example:
         >>> [type(step).__name__ for step in robust_moa(["a", "b"], "a")]

@@ -878,11 +878,14 @@ class Broken(Step):
     ("fault", "message"),
     [
         ("calls", "2_broken: KeyError: 'oops'"),
-        ("too many", r"calls\(\) made 3 calls of at most 2"),
+        ("too many", r"calls\(\) returned 3 calls; bounds\(\) allows at most 2"),
         ("keep", r"keep\(\) returned None; it must return a list"),
-        ("text", r"keep\(\) returned a list with 'x'; it must hold responses"),
-        ("part", r"keep\(\) returned a list with a dict; it must hold responses"),
-        ("too much", r"2_broken: .*keep\(\) left 2 responses of at most 1"),
+        ("text", r"keep\(\) returned a list with 'x'; allowed: responses"),
+        ("part", r"keep\(\) returned a list with a dict; allowed: responses"),
+        (
+            "too much",
+            r"2_broken: .*keep\(\) returned 2 responses; bounds\(\) allows at most 1",
+        ),
     ],
 )
 def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) -> None:

@@ -236,6 +236,31 @@ def test_what_the_table_of_errors_quotes_is_what_the_code_says() -> None:
         assert known or name or quoted in plain, quoted
 
 
+def test_the_map_names_what_exists() -> None:
+    """Every path in ARCHITECTURE.md exists, and every name is in the source."""
+    text = re.sub(r"(?s)```.*?```", "", (ROOT / "ARCHITECTURE.md").read_text())
+    source = "".join(path.read_text() for path in MODULES)
+    words = set(re.findall(r"\w+", source))
+    quoted = re.findall(r"`([^`]+)`", text)
+    paths = {name for name in quoted if re.fullmatch(r"[\w/]+(/|\.py|\.md)", name)}
+    assert len(paths) > 20
+    for path in paths:
+        assert (PACKAGE / path).exists() or (ROOT / path).exists(), path
+    for name in set(quoted) - paths:
+        if re.fullmatch(r"[A-Za-z_][\w.]*", name):
+            assert set(name.split(".")) <= words, name
+
+
+def test_the_map_shows_every_room() -> None:
+    """The drawing in ARCHITECTURE.md has each module and folder of the package."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    drawing = re.findall(r"(?s)```\n(.*?)```", text)[0]
+    rooms = {p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or p.is_dir()}
+    shown = {name.rstrip("/") for name in re.findall(r"[a-z_]+(?:/|\.py)", drawing)}
+    assert shown == rooms - {"__init__.py", "__pycache__"}
+    assert len(drawing.splitlines()) <= 25
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/errors.md"])
 def test_links_to_files_lead_somewhere(document: str) -> None:
     """A relative link names a file that exists, and a heading that is in it."""

@@ -1,4 +1,4 @@
-"""Changing what is beneath the wrappers of a model, and keeping what they carry."""
+"""Finding, and replacing, the model inside bindings, retries, fallbacks and chains."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from langchain_mixture.runnables import leaves
 def over_messages(
     runnable: Runnable[Any, Any], config: RunnableConfig
 ) -> Runnable[Any, Any]:
-    """Let graphs, and chains that begin with one, be asked with messages.
+    """Return a Runnable whose graphs take messages, and chains that begin with one.
 
-    Beneath wrappers, so that a model may be the fallback of a graph and a graph a
-    model's.
+    The change is made beneath wrappers: a model may be the fallback of a graph, and a
+    graph that of a model.
     """
 
     def change(leaf: Runnable[Any, Any]) -> Runnable[Any, Any]:
@@ -41,7 +41,7 @@ def over_messages(
 
 
 class _OverMessages(Runnable[list[BaseMessage], Any]):
-    """Puts messages into a state, and takes the last one out of it."""
+    """A graph that takes messages and returns the last message of its state."""
 
     def __init__(self, graph: Runnable[Any, Any]) -> None:
         self._graph = graph
@@ -59,19 +59,21 @@ class _OverMessages(Runnable[list[BaseMessage], Any]):
 
 def _last(output: object) -> object:
     if not isinstance(output, dict):
-        return output  # a chain has made a message or a text of the state
+        return output  # a chain has turned the state into a message or a text
     if not output.get("messages"):
         raise TypeError(
             "the graph returned a state without messages; it must return "
             '{"messages": [...]}'
         )
+    # RemoteGraph returns messages as dicts.
     (message,) = convert_to_messages(output["messages"][-1:])
-    return message  # RemoteGraph gives dicts
+    return message
 
 
 def is_model(runnable: Runnable[Any, Any]) -> bool:
-    """Tell whether it is a model: its settings can be bound."""
-    # What init_chat_model(configurable_fields=...) returns is no BaseChatModel.
+    """Whether a Runnable is a model, so that settings can be bound to it."""
+    # `init_chat_model(configurable_fields=...)` returns a Runnable that is no
+    # BaseChatModel, but has its methods (langchain 1.x). `test_agents.py` holds it.
     return isinstance(runnable, BaseLanguageModel) or (
         hasattr(runnable, "bind_tools") and not isinstance(runnable, PregelProtocol)
     )
@@ -82,15 +84,15 @@ def beneath(
     change: Callable[[Runnable[Any, Any]], Runnable[Any, Any]],
     config: RunnableConfig | None = None,
 ) -> Runnable[Any, Any]:
-    """Change what is under the wrappers of a Runnable, and keep what they carry.
+    """Return a Runnable with the same wrappers, and what is beneath them changed.
 
-    `bind(...).bind_tools(...)` would lose the earlier binding, and a Runnable with
-    retry has no `bind_tools`.
+    Core's `bind(...).bind_tools(...)` loses the earlier binding, and a Runnable with
+    retries has no `bind_tools` (langchain-core 1.8.3). `test_chat_tools.py` holds it.
 
     Args:
         runnable: A model, maybe wrapped.
-        change: From the model to what takes its place.
-        config: Settles configurable fields.
+        change: Takes the model and returns its replacement.
+        config: The config that sets configurable fields.
 
     Example:
         >>> from langchain_core.runnables import RunnableLambda
@@ -113,7 +115,7 @@ def beneath(
 def with_model(
     chain: Runnable[Any, Any], change: Callable[[Any], Runnable[Any, Any]]
 ) -> Runnable[LanguageModelInput, Any]:
-    """Put another model in front of a structured output's parser."""
+    """Return a chain for structured output with its model replaced."""
     if isinstance(chain, RunnableSequence):
         first = chain.first
         if isinstance(first, RunnableParallel):
@@ -125,6 +127,6 @@ def with_model(
         if isinstance(first, RunnableBinding):
             return RunnableSequence(change(first), *chain.middle, chain.last)
     raise InvalidMixtureError(
-        "the answering model's structured output is not a model and a parser; allowed: "
-        'method="function_calling".'
+        "the answering model's structured output is not a chain of a model and a "
+        'parser; allowed: method="function_calling".'
     )

@@ -18,7 +18,7 @@ from langchain_mixture.steps.base import Agent, Step
 
 
 def outline_of(steps: Sequence[Step]) -> list[str]:
-    """Name each step and the agents that it may ask; nothing else, which may be secret.
+    """Return each step's class and the names of its agents; settings may be secret.
 
     Example:
         >>> from langchain_mixture import Aggregate, Propose
@@ -36,12 +36,14 @@ def _name(agent: Agent) -> str:
 
 
 def profile_of(steps: Sequence[Step], client: Client) -> ModelProfile | None:
-    """Join the profiles of a pipeline's models; None where a model tells nothing.
+    """Return the joint profile of a pipeline's models; None if none is known.
 
-    Tools and structured output are the answering step's, the input window is the
-    smallest, and images are taken only if all take them. Names are looked up in a
-    mapping or a chat model, and not made into models for this.
+    Tools and structured output are the answering step's. The input window is the
+    smallest one. Images are accepted only if all models accept them. Names are looked
+    up in a mapping or a chat model.
     """
+    # Core asks for the profile when the model is constructed: a client function or
+    # init_chat_model must not make models of all names for that.
     cheap = client if isinstance(client, Mapping | Runnable) else {}
     try:
         layers = layers_of(steps, cheap, Options())
@@ -49,7 +51,7 @@ def profile_of(steps: Sequence[Step], client: Client) -> ModelProfile | None:
         return None
 
     def profiles(some: Sequence[Layer]) -> list[Mapping[str, Any]]:
-        asked = [m for layer in some for m in (*layer.agents, *layer.fallbacks)]
+        asked = [a for layer in some for a in (*layer.agents, *layer.fallbacks)]
         models = [leaf for agent in asked for leaf in leaves(agent.runnable)]
         return [getattr(model, "profile", None) or {} for model in models]
 

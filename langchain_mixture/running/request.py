@@ -13,33 +13,36 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_mixture.agents.wrappers import beneath
 
 FREE_CHOICES = (None, "auto")
-"""The values of `tool_choice` under which a model need not call a tool."""
+"""The values of `tool_choice` that leave the choice to the model."""
 
 
 @dataclass(frozen=True)
 class Request:
     """The tools and settings of one call of a ChatMixture.
 
-    The answering step's calls get all of it. Under a free tool choice the other steps
-    that write get the tools too, and what they would call is written out for the next.
+    The answering step's calls get all of them. If the tool choice is free, the other
+    steps that write get the tools too; their tool calls become text for the next step.
     """
 
     tools: Sequence[Any] = ()
     """As they were given: each model's `bind_tools` writes them in its own way."""
     tool_choice: Any = None
     binding: Mapping[str, Any] = field(default_factory=dict)
-    """What else `bind_tools` was given: strict, response_format, …"""
+    """The other arguments of `bind_tools`: strict, response_format, …"""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the answering call: temperature, max_tokens, stop, …"""
 
     @property
     def binds(self) -> bool:
-        """Whether there is anything for `bind_tools`."""
+        """Whether there is anything to bind."""
         return bool(self.tools or self.binding)
 
     @property
     def is_free(self) -> bool:
-        """Whether the answer may do without a tool, so that advisers may have them."""
+        """Whether there are tools and the model may choose to call none.
+
+        A forced choice would make every proposer call a tool instead of answering.
+        """
         return bool(self.functions) and self.tool_choice in FREE_CHOICES
 
     @cached_property
@@ -57,7 +60,13 @@ class Request:
         answering: bool,
         config: RunnableConfig | None = None,
     ) -> Runnable[Any, Any]:
-        """Bind the tools to an agent, beneath its wrappers.
+        """Return an agent with the tools bound beneath its wrappers.
+
+        Args:
+            runnable: The agent.
+            answering: Whether it answers, and so also gets the tool choice and the
+                other arguments.
+            config: The config that sets configurable fields.
 
         Raises:
             NotImplementedError: The agent cannot bind tools.
