@@ -41,6 +41,7 @@ from langchain_mixture.records import (
     answered,
 )
 from langchain_mixture.steps import Agent, Step
+from langchain_mixture.steps_keys import exact, json_field, letter, number
 from langchain_mixture.transform_steps import (
     Dropout,
     Filter,
@@ -82,7 +83,11 @@ __all__ = [
     "answered",
     "count_calls",
     "create_mixture",
+    "exact",
+    "json_field",
+    "letter",
     "moa_lite",
+    "number",
     "robust_moa",
     "run",
     "self_moa",
