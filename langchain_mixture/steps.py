@@ -178,6 +178,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "on_failure": (lambda v: v in ("raise", "keep"), '"raise", "keep"'),
     "seed": (lambda v: v is None or isinstance(v, int), "None or a whole number"),
     "fn": (callable, "a function of one text, sync or async"),
+    "key": (callable, "a function of one text"),
+    "k": (_is_count, "a whole number >= 1"),
+    "of": (_is_count, "a whole number >= 1"),
+    "share": (lambda v: _is_number(v, 0, 1) and v > 0, "a share in (0, 1]"),
 }
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, TypeAlias
@@ -352,3 +352,23 @@ def votes(responses: Sequence[Response], key: Key) -> list[Hashable | None]:
                 "compared and counted, such as text, or None for no vote"
             )
     return found
+
+
+def counted(votes: Sequence[Hashable | None]) -> dict[Hashable, int]:
+    """Count the votes, in the order in which each answer was first given.
+
+    Example:
+        >>> counted(["b", "a", None, "b"])
+        {'b': 2, 'a': 1}
+    """
+    return dict(Counter(vote for vote in votes if vote is not None))
+
+
+def leader(counts: Mapping[Hashable, int]) -> Hashable | None:
+    """Return the answer with most votes; a tie goes to the one first given.
+
+    Example:
+        >>> leader({"b": 1, "a": 1}), leader({})
+        ('b', None)
+    """
+    return max(counts, key=counts.__getitem__, default=None)

@@ -122,7 +122,7 @@ LAYERS = [
     {"records", "nesting", "threads"},
     {"errors", "prompts", "graph_model"},
     {"steps", "steps_keys", "function_model", "wrappers"},
-    {"llm_steps", "transform_steps", "agents"},
+    {"conditions", "llm_steps", "transform_steps", "agents"},
     {"presets", "limits", "request"},
     {"reply", "layers"},
     {"calls", "outcome", "identity"},
@@ -150,7 +150,7 @@ def test_imports_point_one_way() -> None:
 
 def test_steps_import_nothing_from_langgraph() -> None:
     """A step decides; it knows nothing of the graph that runs it."""
-    for name in ("steps", "steps_keys", "llm_steps", "transform_steps"):
+    for name in ("steps", "steps_keys", "conditions", "llm_steps", "transform_steps"):
         source = (ROOT / "langchain_mixture" / f"{name}.py").read_text()
         assert "langgraph" not in source
 
