@@ -7,6 +7,7 @@ graph, and `run` answers one question.
 
 from langchain_mixture.agents import Client
 from langchain_mixture.chat import ChatMixture
+from langchain_mixture.counting_steps import Diverse, Majority, Medoid
 from langchain_mixture.errors import (
     InvalidMixtureError,
     MixtureError,
@@ -33,6 +34,7 @@ from langchain_mixture.presets import (
 from langchain_mixture.records import (
     Call,
     HistoryRow,
+    Kept,
     LLMCall,
     Mixture,
     Reply,
@@ -58,12 +60,16 @@ __all__ = [
     "Call",
     "ChatMixture",
     "Client",
+    "Diverse",
     "Dropout",
     "Filter",
     "HistoryRow",
     "InvalidMixtureError",
+    "Kept",
     "LLMCall",
+    "Majority",
     "Map",
+    "Medoid",
     "Mixture",
     "MixtureError",
     "NoResponsesError",

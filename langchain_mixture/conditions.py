@@ -86,14 +86,15 @@ class decided:  # noqa: N801  # it is read as a word: unless=decided(of=4)
             return left == 0
         first = leader(counts)
         place, most = given.index(first), counts.pop(first)
-        in_front = any(open_place <= place for open_place in pending)
-        return not any(
-            has + left > most
-            or (has + left == most and (in_front or given.index(rival) < place))
+        in_front = any(taken <= place for taken in pending)
+        rivals = [
+            (has, in_front or given.index(rival) < place)
             for rival, has in counts.items()
-        ) and (
-            left < most or (left == most and not in_front)
-        )  # an answer not given yet
+        ]
+        return all(
+            has + left < most or (has + left == most and not wins_ties)
+            for has, wins_ties in [*rivals, (0, in_front)]  # one not given yet, too
+        )
 
 
 @dataclass(frozen=True)

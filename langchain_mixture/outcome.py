@@ -12,6 +12,7 @@ from langchain_mixture.errors import NoResponsesError, StepFailedError
 from langchain_mixture.layers import Layer, MixtureState
 from langchain_mixture.records import (
     HistoryRow,
+    Kept,
     Mixture,
     Reply,
     Response,
@@ -39,6 +40,9 @@ def update(
     before = layer.before(state)
     incoming = before["responses"]
     failures, notes = _outcome(layer, replies)
+    said = kept if isinstance(kept, Kept) else Kept(kept)
+    if said.reason:
+        failures.append(f"{layer.name}: {said.reason}")
     reasons = [*failures, *notes]
     failed = any(reply["error"] is not None for reply in replies)
     if not kept and incoming and failed and _keeps(layer, replies):
@@ -48,14 +52,14 @@ def update(
         kept = [r for r in kept if r["text"].strip() or r["tool_calls"]]
     history = [
         *before["history"],
-        row(layer.step, layer.name, kept, replies, started),
+        row(layer.step, layer.name, kept, replies, started, said.note),
     ]
     if not kept:
         raise _failed(layer, replies, incoming, history, reasons)
     mixture = Mixture(
         status="degraded" if failures else before["status"],
         reasons=[*before["reasons"], *reasons],
-        responses=kept,
+        responses=list(kept),
         history=history,
         usage=usage_of(history),
     )

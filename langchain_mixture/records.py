@@ -26,6 +26,37 @@ class Response(TypedDict):
     tool_calls: list[ToolCall]
 
 
+class Kept(list[Response]):
+    """What a step keeps, and what is to be said of it; `keep` may return one.
+
+    Example:
+        >>> best: Response = {"id": "1_propose/0", "text": "Paris"}
+        >>> Kept([best], note={"share": 0.75})
+        Kept(1 response, note={'share': 0.75})
+    """
+
+    note: str | dict[str, Any] | None
+    """For the step's row in the history: text, or plain data."""
+    reason: str | None
+    """Why the result is degraded, in words; None where it is not."""
+
+    def __init__(
+        self,
+        responses: Iterable[Response],
+        note: str | dict[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        super().__init__(responses)
+        self.note = note
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        said = {"note": self.note, "reason": self.reason}
+        shown = [f"{name}={value!r}" for name, value in said.items() if value]
+        count = f"{len(self)} response{'s' * (len(self) != 1)}"
+        return f"Kept({', '.join([count, *shown])})"
+
+
 class Call(TypedDict):
     """One question to one agent."""
 
@@ -96,6 +127,8 @@ class HistoryRow(TypedDict):
     llm_calls: list[LLMCall]
     step_time: float
     """Seconds."""
+    note: NotRequired[str | dict[str, Any]]
+    """What the step says of its choice, such as the votes that it counted."""
 
 
 class Tokens(TypedDict):
@@ -160,10 +193,11 @@ def row(
     kept: Sequence[Response],
     replies: Sequence[Reply],
     started: float,
+    note: str | dict[str, Any] | None = None,
 ) -> HistoryRow:
     """Write down what a step did; `started` is when its own node began, in seconds."""
     begun = min([started, *(reply["started"] for reply in replies)])
-    return {
+    written: HistoryRow = {
         "step": type(step).__name__,
         "name": name,
         "outputs": [response["text"] for response in kept],
@@ -171,6 +205,9 @@ def row(
         "llm_calls": calls_of(replies),
         "step_time": time.time() - begun,
     }
+    if note:
+        written["note"] = note
+    return written
 
 
 def calls_of(replies: Sequence[Reply]) -> list[LLMCall]:

@@ -179,6 +179,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: v is None or isinstance(v, int), "None or a whole number"),
     "fn": (callable, "a function of one text, sync or async"),
     "key": (callable, "a function of one text"),
+    "embed": (
+        lambda v: v is None or callable(v),
+        "None or a function from a list of texts to vectors, sync or async",
+    ),
     "k": (_is_count, "a whole number >= 1"),
     "of": (_is_count, "a whole number >= 1"),
     "share": (lambda v: _is_number(v, 0, 1) and v > 0, "a share in (0, 1]"),

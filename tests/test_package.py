@@ -119,10 +119,10 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 
 
 LAYERS = [
-    {"records", "nesting", "threads"},
+    {"records", "nesting", "similarity", "threads"},
     {"errors", "prompts", "graph_model"},
     {"steps", "steps_keys", "function_model", "wrappers"},
-    {"conditions", "llm_steps", "transform_steps", "agents"},
+    {"conditions", "counting_steps", "llm_steps", "transform_steps", "agents"},
     {"presets", "limits", "request"},
     {"reply", "layers"},
     {"calls", "outcome", "identity"},
