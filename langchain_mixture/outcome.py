@@ -63,6 +63,11 @@ def update(
         history=history,
         usage=usage_of(history),
     )
+    written = [r["analysis"] for r in kept if "analysis" in r]
+    analysis = written[0] if written else before.get("analysis")
+    # The state adds this to the last turn's, whose analysis must not stay in it.
+    if analysis or "analysis" in state.get("mixture", {}):
+        mixture["analysis"] = analysis
     messages = {
         **({} if layer.first else state.get("answers", {})),
         **{reply["id"]: m for reply in replies if (m := reply["message"])},

@@ -1,6 +1,7 @@
 """What goes through a pipeline, and what is written down of it."""
 
-from __future__ import annotations
+# Annotations are not postponed here: where they are, a TypedDict takes what is
+# NotRequired for required.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,8 @@ class Response(TypedDict):
     parents: list[str]
     """The ids of the responses that its author was shown."""
     tool_calls: list[ToolCall]
+    analysis: NotRequired[str]
+    """What `Analyze` wrote of the responses; the next step that writes is shown it."""
 
 
 class Kept(list[Response]):
@@ -111,6 +114,8 @@ class LLMCall(TypedDict):
     """Read and written, by estimate; present where the model reported none."""
     truncated: NotRequired[bool]
     """Present and true where the answer was cut off at the token limit."""
+    shown: NotRequired[list[str]]
+    """The ids of the responses that the model was shown, in this order."""
 
 
 class HistoryRow(TypedDict):
@@ -164,6 +169,8 @@ class Mixture(TypedDict):
     """One row a step, of this turn."""
     usage: Usage
     """Tokens in all, and by model and step."""
+    analysis: NotRequired[str | None]
+    """What the last `Analyze` wrote; None or absent where there was none."""
 
 
 def answered(replies: Sequence[Reply]) -> list[Response]:
@@ -228,6 +235,8 @@ def _call(reply: Reply) -> LLMCall:
         call["estimated_tokens"] = reply["estimated_tokens"]
     if reply["truncated"]:
         call["truncated"] = True
+    if reply["parents"]:
+        call["shown"] = reply["parents"]
     return call
 
 

@@ -184,7 +184,16 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "None or a function from a list of texts to vectors, sync or async",
     ),
     "k": (_is_count, "a whole number >= 1"),
-    "of": (_is_count, "a whole number >= 1"),
+    "of": _COUNT_OR_NONE,
+    "decided.of": (_is_count, "a whole number >= 1"),
+    "recursive.of": (_is_count, "a whole number >= 1"),
+    "samples": (_is_count, "a whole number >= 1"),
+    "rounds": (_is_count, "a whole number >= 1"),
+    "Rank.agent": (
+        lambda v: _is_agent(v) or (_are_agents(v) and len(v) > 0),
+        f"a judge, or a list of one or more: {_AGENT}",
+    ),
+    "both_orders": (lambda v: isinstance(v, bool), "True or False"),
     "share": (lambda v: _is_number(v, 0, 1) and v > 0, "a share in (0, 1]"),
 }
 
@@ -208,7 +217,8 @@ def check_value(value: object, field: str, name: str) -> None:
     Example:
         >>> check_value(0.7, "temp", "Propose")
     """
-    accepts, allowed = _RULES.get(field, (None, ""))
+    of_any = _RULES.get(field, (None, ""))
+    accepts, allowed = _RULES.get(f"{name}.{field}", of_any)
     if accepts is not None and not accepts(value):
         raise InvalidMixtureError(
             f"{name}: {field} is {shown(value)}; allowed: {allowed}."
@@ -222,7 +232,9 @@ SHOWING: Final = frozenset({"responses", "text"})
 class CheckedStep(Step):
     """A step of this package: its fields are checked when it is constructed."""
 
-    variables: ClassVar[frozenset[str]] = frozenset({"responses", "query", "messages"})
+    variables: ClassVar[frozenset[str]] = frozenset(
+        {"responses", "query", "messages", "analysis"}
+    )
     """What a template may use."""
     _by_n: ClassVar[bool] = False
     """Whether it makes a call per response, and not per agent."""
