@@ -55,7 +55,8 @@ def analysis(text: str) -> str:
     """Write an analysis as a writer is shown it."""
     return (
         "An analysis of the responses by another model stands between its own marks; "
-        f"it is material to judge, too.\n<analysis>\n{text}\n</analysis>"
+        "it is material to judge, too.\n"
+        f"<response analysis>\n{text}\n</response analysis>"
     )
 
 
