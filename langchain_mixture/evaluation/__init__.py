@@ -5,6 +5,8 @@
 member that cannot be trusted. It needs the extra `evaluation`.
 """
 
+from langchain_mixture.evaluation.comparing import acompare, compare
+from langchain_mixture.evaluation.comparison import Answer, Compared, Comparison
 from langchain_mixture.evaluation.panel import (
     Ceiling,
     Panel,
@@ -12,14 +14,22 @@ from langchain_mixture.evaluation.panel import (
     choose,
     reliability,
 )
+from langchain_mixture.evaluation.scores import judged, matches
 from langchain_mixture.evaluation.verdict import Verdict, verdicts
 
 __all__ = [
+    "Answer",
     "Ceiling",
+    "Compared",
+    "Comparison",
     "Panel",
     "Reliability",
     "Verdict",
+    "acompare",
     "choose",
+    "compare",
+    "judged",
+    "matches",
     "reliability",
     "verdicts",
 ]

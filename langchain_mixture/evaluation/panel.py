@@ -41,13 +41,16 @@ class Ceiling:
     """The share that some member has right, and the best one alone has not."""
 
     @classmethod
-    def of(cls, rights: Mapping[str, Sequence[bool]]) -> Ceiling:
-        """Work it out from what each member has right, question by question."""
-        n = len(next(iter(rights.values())))
-        missed = sum(not any(row) for row in zip(*rights.values(), strict=True))
-        best = max(sum(right) for right in rights.values())
-        share = missed / n
-        return cls(share, clopper_pearson(missed, n), 1 - share - best / n)
+    def of(cls, some_right: Sequence[object], best: float) -> Ceiling:
+        """Work it out.
+
+        Args:
+            some_right: For each question, whether any member has it right.
+            best: The best member's share of right answers.
+        """
+        n = len(some_right)
+        missed = sum(not right for right in some_right)
+        return cls(missed / n, clopper_pearson(missed, n), 1 - missed / n - best)
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,10 @@ def choose(records: Records, k: int = 5) -> Panel:
         members=members,
         scores={agent: scores[agent] for agent in ranked},
         gain=_gain(rows, members, right[members[0]]),
-        ceiling=Ceiling.of({agent: rights[agent] for agent in members}),
+        ceiling=Ceiling.of(
+            [any(row) for row in zip(*(rights[a] for a in members), strict=True)],
+            right[members[0]] / n,
+        ),
         reason=reason,
     )
 
@@ -286,8 +292,11 @@ def read(records: Records) -> list[dict[str, Any]]:
         ValueError: There are fewer than 50, or one is no record.
     """
     if isinstance(records, str | Path):
-        lines = Path(records).read_text().splitlines()
-        records = [json.loads(line) for line in lines if line.strip()]
+        lines = Path(records).read_text(encoding="utf-8").split("\n")
+        records = [json.loads(line) for line in lines if line.startswith("{")]
+        if any("key" in row for row in records):  # compare's: the last one counts
+            last = {row["question"]: row for row in records if "scores" in row}
+            records = list(last.values())
     rows = [dict(row) for row in records]
     for place, row in enumerate(rows):
         if not isinstance(row.get("answers", row.get("scores")), Mapping):
@@ -306,15 +315,23 @@ def read(records: Records) -> list[dict[str, Any]]:
 def _agents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name the agents, in the order in which they first appear."""
     return list(
-        dict.fromkeys(agent for row in rows for agent in row.get("answers") or ())
+        dict.fromkeys(
+            agent for row in rows for agent in row.get("answers", row.get("scores", ()))
+        )
     )
 
 
-def _rights(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[bool]]:
+def _rights(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return what each agent has right; a record that has scores brings them."""
     for place, row in enumerate(rows):
-        if row.get("gold") is None:
+        if "scores" not in row and row.get("gold") is None:
             raise ValueError(f"records[{place}] has no gold; choose needs the answers")
     return {
-        agent: [row["answers"].get(agent) == row["gold"] for row in rows]
+        agent: [
+            float(row["scores"].get(agent, 0))
+            if "scores" in row
+            else float(row["answers"].get(agent) == row["gold"])
+            for row in rows
+        ]
         for agent in _agents(rows)
     }

@@ -114,10 +114,9 @@ def verdicts(
     values = {name: [float(s or 0) for s in of] for name, of in scores.items()}
     members = {name: of for name, of in values.items() if name not in mixtures}
     best = max(members, key=lambda name: sum(members[name]))
-    plain = clusters is None and all(s in (0, 1) for of in values.values() for s in of)
 
-    def pair(first: str, second: str) -> _Pair:
-        return _Pair(values[first], values[second], clusters, plain)
+    def pair(first: str, second: str) -> Pair:
+        return Pair(values[first], values[second], clusters)
 
     close = [
         name
@@ -167,44 +166,44 @@ def _check(
         )
 
 
-class _Pair:
-    """Two candidates on the same questions."""
+class Pair:
+    """Two candidates on the same questions.
+
+    McNemar's test compares them where both are right/wrong and the questions unrelated,
+    else their graded differences are.
+    """
 
     def __init__(
         self,
         first: Sequence[float],
         second: Sequence[float],
-        clusters: Sequence[Any] | None,
-        plain: bool,  # whether scores are right/wrong, and questions unrelated
+        clusters: Sequence[Any] | None = None,
     ) -> None:
         self._differences = [a - b for a, b in zip(first, second, strict=True)]
         self._clusters = clusters
-        self._plain = plain
+        self._plain = clusters is None and {*first, *second} <= {0, 1}
+        n = len(self._differences)
+        self.difference = sum(self._differences) / n
+        """The mean of the first less that of the second."""
+        self.square = sum(d * d for d in self._differences) / n
+        """The mean of the squared differences."""
 
     @property
-    def _b(self) -> int:
-        return sum(d > 0 for d in self._differences)
-
-    @property
-    def _c(self) -> int:
-        return sum(d < 0 for d in self._differences)
-
-    @property
-    def difference(self) -> float:
-        return sum(self._differences) / len(self._differences)
-
-    @property
-    def square(self) -> float:
-        return sum(d * d for d in self._differences) / len(self._differences)
+    def _counts(self) -> tuple[int, int]:
+        """How often the first alone is right, and how often the second."""
+        signs = self._differences
+        return sum(d > 0 for d in signs), sum(d < 0 for d in signs)
 
     @property
     def p(self) -> float:
+        """The p value of the first being better."""
         if self._plain:
-            return mcnemar(self._b, self._c)
+            return mcnemar(*self._counts)
         return Differences(self._differences, self._clusters).p
 
     @property
     def interval(self) -> Interval:
+        """The 95 % interval of the difference."""
         if self._plain:
-            return bonett_price(self._b, self._c, len(self._differences))
+            return bonett_price(*self._counts, len(self._differences))
         return Differences(self._differences, self._clusters).interval
