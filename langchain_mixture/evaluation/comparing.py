@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import warnings
@@ -51,6 +52,8 @@ from langchain_mixture.evaluation.scores import (
     scored,
 )
 from langchain_mixture.evaluation.store import Asked, Refused, Store
+
+logger = logging.getLogger("langchain_mixture")
 
 T = TypeVar("T")
 
@@ -297,7 +300,12 @@ class _Comparing:
             self.ended.set()
         found = self.result()
         if self._dataset is not None:
-            await asyncio.to_thread(upload, found, self._dataset)
+            try:
+                await asyncio.to_thread(upload, found, self._dataset)
+            except Exception as error:  # noqa: BLE001  # the answers are paid for
+                why = f"LangSmith has no feedback: {type(error).__name__}: {error}"
+                found.notes.append(why)
+                logger.warning(why)
         return found
 
     async def _pass(self, candidates: Sequence[Candidate], *, whole: bool) -> None:

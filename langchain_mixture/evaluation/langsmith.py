@@ -52,6 +52,7 @@ def upload(found: Comparison, dataset: str) -> None:
         for question in found.questions:
             answer = question.answers[name]
             run, now = uuid4(), datetime.now(UTC)
+            begun = now - timedelta(seconds=answer.seconds)
             client.create_run(
                 name,
                 {"input": question.question},
@@ -61,7 +62,13 @@ def upload(found: Comparison, dataset: str) -> None:
                 error=answer.error,
                 project_name=project.name,
                 reference_example_id=question.id,
-                start_time=now - timedelta(seconds=answer.seconds),
+                start_time=begun,
                 end_time=now,
             )
-            client.create_feedback(run, key="score", score=answer.score)
+            client.create_feedback(
+                run,
+                key="score",
+                score=answer.score,
+                session_id=project.id,
+                start_time=begun,
+            )

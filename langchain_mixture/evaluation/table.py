@@ -49,7 +49,7 @@ def before(found: Comparison) -> list[str]:
         why = f": {found.stopped}" if found.stopped else ""
         n = len(found.questions)
         lines.append(f"Not finished, {n} of {n + found.left} questions{why}.")
-    return lines
+    return [*lines, *found.notes]
 
 
 def after(found: Comparison) -> list[str]:
