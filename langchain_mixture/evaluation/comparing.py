@@ -43,6 +43,7 @@ from langchain_mixture.evaluation.examples import (
 from langchain_mixture.evaluation.identity import name_of
 from langchain_mixture.evaluation.langsmith import upload
 from langchain_mixture.evaluation.money import Prices, check_prices, price_of
+from langchain_mixture.evaluation.needs import needed
 from langchain_mixture.evaluation.progress import Progress
 from langchain_mixture.evaluation.scores import (
     Judged,
@@ -224,6 +225,7 @@ class _Comparing:
                 raise ValueError(f"{name} is {count!r}; allowed: a whole number >= 1")
         if not callable(score):
             raise ValueError("score is no function; allowed: one of (example, answer)")
+        needed("scipy.stats")  # before anything is paid
         check_prices(prices)
         self._plan = Plan(candidates, client)
         self._questions = read_examples(examples, cluster)
