@@ -24,7 +24,7 @@ class Answer:
     scores: list[float]
     """One a run; 0 where it failed."""
     key: Any
-    """What of the text was compared with the gold answer, where a key did."""
+    """What `matches` compared with the gold answer; None with another score."""
     seconds: float
     calls: float
     tokens: float
@@ -78,6 +78,8 @@ class Comparison:
     """Why not."""
     agreed: float | None = None
     """Where a judge scored: how often its two verdicts were the same."""
+    keyed: bool = False
+    """Whether `matches` scored, so that answers have keys."""
     clustered: bool = False
     """Whether related questions were kept together."""
     notes: list[str] = field(default_factory=list)
@@ -216,7 +218,7 @@ class Comparison:
     def records(self) -> list[dict[str, Any]]:
         """The single models' answers, for `choose` and `reliability`."""
         singles = self.of_kind("single")
-        return [record_of(question, singles) for question in self.questions]
+        return [record_of(question, singles, self.keyed) for question in self.questions]
 
     @property
     def failed(self) -> dict[str, dict[str, str]]:
@@ -271,21 +273,17 @@ class Comparison:
         return as_group(self)
 
 
-def record_of(question: Compared, names: Sequence[str]) -> dict[str, Any]:
-    """Return a question as a record: gold and answers where a key read them."""
+def record_of(question: Compared, names: Sequence[str], keyed: bool) -> dict[str, Any]:
+    """Return a question as a record; with answers where they have keys."""
     given: Mapping[str, Answer] = {name: question.answers[name] for name in names}
     record = {
         "question": question.id,
         "gold": question.gold,
         "scores": {name: answer.score for name, answer in given.items()},
     }
-    if all(answer.key is not NO_KEY for answer in given.values()):
+    if keyed:
         record["answers"] = {name: answer.key for name, answer in given.items()}
     return record
-
-
-NO_KEY = object()
-"""The key of an answer that no key has read."""
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

@@ -191,7 +191,7 @@ async def scored(score: Scored, example: Example, answer: str) -> float:
     Raises:
         TypeError: The score is no bool and no finite number.
     """
-    if inspect.iscoroutinefunction(score) or isinstance(score, Judged):
+    if isinstance(score, Judged | Matches) or inspect.iscoroutinefunction(score):
         value: object = score(example, answer)
     else:  # it may be slow, and hold up the calls
         value = await asyncio.to_thread(score, example, answer)

@@ -105,10 +105,11 @@ class Store:
         self._written: dict[str, list[int]] = {}
         self._tasks: dict[str, asyncio.Task[Asked]] = {}
         self._records: dict[str, dict[str, Any]] = {}
+        self._path = path
         self._file: TextIO | None = None
+        self._cut = False
         if path is not None:
             self._load(path)
-            self._file = path.open("a", encoding="utf-8")
 
     def _load(self, path: Path) -> None:
         """Read what was saved; a line that a kill cut off is left aside.
@@ -135,19 +136,21 @@ class Store:
             )
         if broken:
             logger.warning("%s: %d line(s) cut off, asked again", path, broken)
-        if text and not text.endswith("\n"):
-            with path.open("a", encoding="utf-8") as file:
-                file.write("\n")
+        self._cut = bool(text) and not text.endswith("\n")
 
     def saved(self, by: set[str]) -> Sequence[Asked]:
         """Return the answers at hand of some agents and settings."""
         return [asked for asked in self._answers.values() if asked.by in by]
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        if self._file is not None:
-            line = json.dumps(row, ensure_ascii=False, default=str)
-            self._file.write(line.encode(errors="replace").decode() + "\n")
-            self._file.flush()
+        if self._path is None:
+            return
+        if self._file is None:
+            self._file = self._path.open("a", encoding="utf-8", errors="replace")
+            self._file.write("\n" if self._cut else "")
+        line = json.dumps(row, ensure_ascii=False, default=str)
+        self._file.write(f"{line}\n")
+        self._file.flush()
 
     def record(self, row: dict[str, Any]) -> None:
         """Save the scores of a question, unless they stand there already."""

@@ -7,6 +7,7 @@ it beats them all. It never looks for the best member inside a bootstrap, which 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -111,7 +112,7 @@ def verdicts(
         panel helps: +25.0 points against one alone [+18.6, +30.9], 200 questions.
     """
     _check(scores, mixtures, clusters)
-    values = {name: [float(s or 0) for s in of] for name, of in scores.items()}
+    values = {name: [_number(name, s) for s in of] for name, of in scores.items()}
     members = {name: of for name, of in values.items() if name not in mixtures}
     best = max(members, key=lambda name: sum(members[name]))
 
@@ -144,6 +145,13 @@ def verdicts(
             beaten_by=beaten_by,
         )
     return found
+
+
+def _number(name: str, score: Score) -> float:
+    value = float(score or 0)
+    if not math.isfinite(value):
+        raise ValueError(f"{name!r} has the score {value}; allowed: finite numbers")
+    return value
 
 
 def _check(
