@@ -139,7 +139,7 @@ ROOMS = [
 
 
 def imports() -> dict[str, set[str]]:
-    """Give what each module of the package imports from it."""
+    """Give what each module of the package imports from it as it is loaded."""
     names = {".".join(p.relative_to(PACKAGE).parts)[:-3]: p for p in MODULES}
 
     def wanted(module: str, name: str) -> str:
@@ -150,7 +150,7 @@ def imports() -> dict[str, set[str]]:
     return {
         module: {
             wanted(node.module.partition(".")[2], alias.name)
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in ast.parse(path.read_text()).body
             if isinstance(node, ast.ImportFrom) and node.module
             if node.module.partition(".")[0] == "langchain_mixture"
             for alias in node.names

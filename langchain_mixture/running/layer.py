@@ -29,7 +29,7 @@ from langchain_mixture.running.limits import Budget
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, MixtureState
 from langchain_mixture.running.waiting import Quorum
-from langchain_mixture.secrets import describe
+from langchain_mixture.secrets import describe, redact_error
 from langchain_mixture.steps.base import Step
 
 DEFAULT_TIMEOUT: Final = 300.0
@@ -81,6 +81,7 @@ class Layer:
         except Exception as error:
             before = self.before(state)
             this = row(self.step, self.name, [], replies, started)
+            redact_error(error)
             raise StepFailedError(
                 f"{self.name}: {describe(error)}",
                 responses=before["responses"],
