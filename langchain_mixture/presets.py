@@ -114,6 +114,7 @@ def self_moa(
     if samples < 1:
         raise InvalidMixtureError(f"samples is {samples}; allowed: 1 or more.")
     fuser = model if aggregator is None else aggregator
+    # Self-MoA is MoA-Lite with one model as all of its proposers.
     return moa_lite([model] * samples, fuser, temp=temp, max_tokens=max_tokens)
 
 

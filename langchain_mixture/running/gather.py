@@ -122,6 +122,7 @@ def _failed(
     history: Sequence[HistoryRow],
     reasons: Sequence[str],
 ) -> StepFailedError:
+    # Both were paid for: what the step was given, and the answers it did not keep.
     paid = [*incoming, *answered(replies)]
     cause = "; ".join(reasons) or f"{layer.name}: no response was accepted"
     if incoming and reasons:
@@ -148,6 +149,7 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
     """
     if result["status"] == "degraded":
         logger.warning("degraded answer: %s", "; ".join(result["reasons"]))
+    # A response without a message: a step of the user's own has made it.
     if message is None:
         message = AIMessage(response["text"], tool_calls=response["tool_calls"])
     elif message.text != response["text"] or (

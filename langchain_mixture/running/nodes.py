@@ -62,6 +62,7 @@ class Gather(Runnable[MixtureState, Update]):
     ) -> Update:
         started = time.time()
         calls, quorum = self._missing(input)
+        # Replies of branches are in the state; new ones are of the calls left.
         replies = self._replies(input, ask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
             kept = self._layer.kept(input, replies)
