@@ -308,7 +308,7 @@ def _problem(message: AIMessage, call: Call) -> str | None:
     if refusal is not None:
         return f"refused to answer: {refusal}"
     if not message.text.strip() and not message.tool_calls:
-        return _why_empty(message)
+        return _empty_reason(message)
     if "check" in call:
         try:
             call["check"](message.text)
@@ -344,7 +344,7 @@ def _finish(message: AIMessage) -> object:
     return metadata.get("finish_reason") or metadata.get("stop_reason")
 
 
-def _why_empty(message: AIMessage) -> str:
+def _empty_reason(message: AIMessage) -> str:
     reason = _finish(message)
     if message.invalid_tool_calls:
         tool = message.invalid_tool_calls[0]["name"]
