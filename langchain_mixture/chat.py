@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -22,7 +22,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
-from langchain_mixture.agents.wrappers import leaves, with_model
+from langchain_mixture.agents.wrappers import with_model
 from langchain_mixture.errors import (
     InvalidMixtureError,
     StepFailedError,
@@ -33,7 +33,8 @@ from langchain_mixture.graph import build, create_mixture
 from langchain_mixture.model.graph_model import GraphChatModel, distinct
 from langchain_mixture.model.profile import outline_of, profile_of
 from langchain_mixture.options import OnFailure, Options
-from langchain_mixture.plan import bounds_of
+from langchain_mixture.plan import bounds_of, names_of
+from langchain_mixture.runnables import leaves
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request
@@ -66,6 +67,15 @@ class _Built:
 
     def __reduce__(self) -> tuple[type[_Built], tuple[()]]:
         return _Built, ()
+
+
+@dataclass(frozen=True)
+class _ToolBinding:
+    """What `bind_tools` was given, beside the tools as traces show them."""
+
+    written: Sequence[Any] = ()
+    given: Sequence[Any] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ChatMixture(GraphChatModel):
@@ -162,7 +172,7 @@ class ChatMixture(GraphChatModel):
                 "cache on the models of its steps: each keeps its own answers."
             )
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
-        bounds_of(steps, options)
+        agents, left = bounds_of(steps, options)[-1]
         limits = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens"}:
             check_value(kwargs[key], key, "ChatMixture")
@@ -176,6 +186,15 @@ class ChatMixture(GraphChatModel):
                 f"ChatMixture: {first['loc'][0]} is {shown(first['input'])}; "
                 f"{first['msg']}."
             ) from error
+        # A judge, which asks and does not write, puts the best one first.
+        if left > 1 and (steps[-1].answers or not agents):
+            warnings.warn(
+                f"ChatMixture: {names_of(steps)[-1]}, the last step, can leave {left} "
+                "responses; the first one is the answer, and the others are paid for "
+                "in vain. Add a step that leaves one, such as Aggregate(agent), "
+                "Vote(agent), Rank(agent, 1) or Take(1).",
+                stacklevel=2,
+            )
 
     # -- The graph -------------------------------------------------------------------
 
@@ -246,10 +265,12 @@ class ChatMixture(GraphChatModel):
                     f"{', '.join(arguments)} cannot be set for {agent.name!r}, which "
                     "answers: it is not a chat model, nor a wrapper of one."
                 )
+        tools = kwargs.get("tools") or ()
+        binding = kwargs.get("tool_binding") or _ToolBinding()
         return Request(
-            tools=kwargs.get("tools") or (),
+            tools=binding.given if tools is binding.written else tools,
             tool_choice=kwargs.get("tool_choice"),
-            binding=kwargs.get("tool_binding") or {},
+            binding=binding.options,
             arguments=arguments,
         )
 
@@ -310,15 +331,13 @@ class ChatMixture(GraphChatModel):
         """
         traced = kwargs.pop("ls_structured_output_format", None)
         strict = kwargs.get("strict")
-        # Converted once here, and not by each model: it costs milliseconds a tool. A
-        # tool with `extras` stays as it is, because only its provider can read them.
-        schemas = [
+        written = [
             tool
-            if isinstance(tool, dict) or getattr(tool, "extras", None)
+            if isinstance(tool, dict)
             else convert_to_openai_tool(tool, strict=strict)
             for tool in tools
         ]
-        request = Request(schemas, tool_choice, kwargs)
+        request = Request(tuple(tools), tool_choice, kwargs)
         for agent in self._answering():
             try:
                 request.bound(agent.runnable, answering=True)
@@ -329,12 +348,12 @@ class ChatMixture(GraphChatModel):
                     "writes needs a model that calls tools."
                 ) from None
         bound = {
-            "tools": schemas,
+            "tools": written,  # for traces, and for those who look at what is bound
             "tool_choice": tool_choice,
-            "tool_binding": kwargs,
+            "tool_binding": _ToolBinding(written, tools, kwargs),
             "ls_structured_output_format": traced,
         }
-        given = {key: value for key, value in bound.items() if value not in (None, {})}
+        given = {key: value for key, value in bound.items() if value is not None}
         return cast("Runnable[LanguageModelInput, AIMessage]", self.bind(**given))
 
     def with_structured_output(
@@ -430,6 +449,13 @@ class ChatMixture(GraphChatModel):
             "stop": self.stop,
             "report_usage": self.report_usage,
         }
+
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Leave out of traces what is for this class alone."""
+        kwargs.pop("tool_binding", None)
+        return super()._get_invocation_params(stop=stop, **kwargs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Never
 
-from langchain_mixture.errors import InvalidMixtureError, refuse
+from langchain_mixture.errors import refuse
 from langchain_mixture.steps.asking import Aggregate, Propose, Synthesize
 from langchain_mixture.steps.base import Agent, Step
+from langchain_mixture.steps.checks import check_value
 from langchain_mixture.steps.transforms import Dropout, Shuffle
 
 TOGETHER_PROPOSERS: Final = (
@@ -51,8 +52,7 @@ def together_moa(
         ['Propose', 'Synthesize', 'Aggregate']
     """
     refuse(unknown, together_moa)
-    if layers < 2:
-        raise InvalidMixtureError(f"layers is {layers}; allowed: 2 or more.")
+    _check(together_moa, proposers=proposers, aggregator=aggregator, layers=layers)
     return [
         Propose(proposers, temp=temp, max_tokens=max_tokens),
         *(
@@ -80,6 +80,7 @@ def moa_lite(
         ['Propose', 'Aggregate']
     """
     refuse(unknown, moa_lite)
+    _check(moa_lite, proposers=proposers, aggregator=aggregator)
     return together_moa(proposers, aggregator, 2, temp=temp, max_tokens=max_tokens)
 
 
@@ -111,9 +112,8 @@ def self_moa(
         4
     """
     refuse(unknown, self_moa)
-    if samples < 1:
-        raise InvalidMixtureError(f"samples is {samples}; allowed: 1 or more.")
     fuser = model if aggregator is None else aggregator
+    _check(self_moa, model=model, samples=samples, aggregator=fuser)
     # Self-MoA is MoA-Lite with one model as all of its proposers.
     return moa_lite([model] * samples, fuser, temp=temp, max_tokens=max_tokens)
 
@@ -146,7 +146,14 @@ def robust_moa(
         ['Propose', 'Shuffle', 'Dropout', 'Aggregate']
     """
     refuse(unknown, robust_moa)
+    _check(robust_moa, proposers=proposers, aggregator=aggregator)
     propose, aggregate = moa_lite(
         proposers, aggregator, temp=temp, max_tokens=max_tokens
     )
     return [propose, Shuffle(seed=seed), Dropout(rate, seed=seed), aggregate]
+
+
+def _check(preset: Callable[..., object], **arguments: object) -> None:
+    """Check arguments by the preset's own names, which the steps do not know."""
+    for name, value in arguments.items():
+        check_value(value, name, preset.__name__)

@@ -61,7 +61,8 @@ class Reply(Response):
     truncated: bool
     """Whether the answer was cut off at the token limit."""
     message: AIMessage | None
-    """The model's own message, if it may become the answer."""
+    """The model's own message, where it may become the answer; beside an error only
+    where nothing better is left, such as a refusal."""
     outcome: Outcome
     """`given up`: the run stopped waiting; `broken off`: failed in mid-stream."""
     reasons: list[str]
@@ -143,6 +144,16 @@ def answered(replies: Sequence[Reply]) -> list[Response]:
         []
     """
     return [_response(reply) for reply in replies if reply["error"] is None]
+
+
+def last_resort(replies: Sequence[Reply]) -> list[Response]:
+    """Return what may be handed on where no reply is an answer: refusals, for one.
+
+    Example:
+        >>> last_resort([])
+        []
+    """
+    return [_response(r) for r in replies if r["error"] is not None and r["message"]]
 
 
 def _response(reply: Reply) -> Response:

@@ -24,6 +24,7 @@ from langchain_mixture import (
     NoResponsesError,
     Propose,
     Synthesize,
+    Take,
     create_mixture,
 )
 from tests.models import Scripted, Streaming, mixture, models, over
@@ -161,7 +162,9 @@ def test_more_than_twelve_layers_run_in_a_chain_and_in_a_batch() -> None:
 def test_a_degraded_mixture_as_an_agent_makes_a_degraded_answer() -> None:
     """What went wrong inside an agent that is a mixture is told outside, too."""
     inner = ChatMixture(
-        [Propose(["a", "b"])], client=models("a", b=OSError("down")), name="inner"
+        [Propose(["a", "b"]), Take(1)],
+        client=models("a", b=OSError("down")),
+        name="inner",
     )
     for agent in (inner, inner.graph):
         outer = create_mixture([Propose([agent]), Aggregate(Streaming(model="c"))])

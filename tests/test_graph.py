@@ -918,9 +918,12 @@ def test_a_step_of_ones_own_that_keeps_nothing_loses_nothing() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: self_moa("a", samples=0), "samples is 0; allowed: 1 or more"),
-        (lambda: together_moa(layers=1), "layers is 1; allowed: 2 or more"),
-        (lambda: moa_lite([]), r"Propose: agents is \[\]; allowed"),
+        (
+            lambda: self_moa("a", samples=0),
+            "samples is 0; allowed: a whole number >= 1",
+        ),
+        (lambda: together_moa(layers=1), "layers is 1; allowed: a whole number >= 2"),
+        (lambda: moa_lite([]), r"moa_lite: proposers is \[\]; allowed"),
         (lambda: robust_moa(["a"], "b", rate=2), "Dropout: rate is 2; allowed"),
     ],
 )

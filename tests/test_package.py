@@ -123,7 +123,7 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 
 
 ROOMS = [
-    {"records", "secrets", "errors", "threads", "callbacks", "compat"},
+    {"records", "secrets", "errors", "threads", "callbacks", "compat", "runnables"},
     {"steps"},
     {"presets", "agents"},
     {"options", "plan"},

@@ -14,8 +14,9 @@ from langchain_core.runnables import Runnable, RunnableSequence
 from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_mixture.agents.function_model import ClientFunction, FunctionChatModel
-from langchain_mixture.agents.wrappers import is_model, leaves, name_of, unwrapped
+from langchain_mixture.agents.wrappers import is_model
 from langchain_mixture.errors import InvalidMixtureError, shown
+from langchain_mixture.runnables import leaves, name_of, unwrapped
 from langchain_mixture.secrets import cleaner, describe, redact_error
 from langchain_mixture.steps.base import Agent, Step
 

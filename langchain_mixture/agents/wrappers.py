@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
@@ -21,34 +21,7 @@ from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_mixture.compat import branches_of
 from langchain_mixture.errors import InvalidMixtureError
-
-
-def leaves(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Return the innermost Runnables: beneath wrappers, and first in their chains.
-
-    Example:
-        >>> from langchain_core.runnables import RunnableLambda
-        >>> [type(r).__name__ for r in leaves(RunnableLambda(str).with_retry())]
-        ['RunnableLambda']
-    """
-    for part in unwrapped(runnable):
-        if isinstance(part, RunnableSequence):
-            yield from leaves(part.first)
-        else:
-            yield part
-
-
-def unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Return what is beneath the wrappers of a Runnable; chains stay whole."""
-    if isinstance(runnable, RunnableBindingBase):
-        yield from unwrapped(runnable.bound)
-    elif isinstance(runnable, RunnableWithFallbacks):
-        for member in runnable.runnables:
-            yield from unwrapped(member)
-    elif isinstance(runnable, DynamicRunnable):
-        yield from unwrapped(runnable.default)
-    else:
-        yield runnable
+from langchain_mixture.runnables import leaves
 
 
 def over_messages(
@@ -104,29 +77,6 @@ def is_model(runnable: Runnable[Any, Any]) -> bool:
     return isinstance(runnable, BaseLanguageModel) or (
         hasattr(runnable, "bind_tools") and not isinstance(runnable, PregelProtocol)
     )
-
-
-def name_of(runnable: Runnable[Any, Any]) -> str:
-    """Return the name of an agent: its own, or its model's, or that of its class.
-
-    Example:
-        >>> from langchain_core.language_models import FakeListChatModel
-        >>> name_of(FakeListChatModel(responses=["Hi"], name="greeter").with_retry())
-        'greeter'
-    """
-    if isinstance(runnable, RunnableBindingBase):
-        bound = runnable.config.get("run_name") or runnable.kwargs.get("model")
-        return str(runnable.name or bound or name_of(runnable.bound))
-    if own := getattr(runnable, "name", None):  # a RunnableLambda may have none
-        return str(own)
-    leaf = next(leaves(runnable))
-    if leaf is not runnable and not isinstance(runnable, RunnableSequence):
-        return name_of(leaf)
-    for attribute in ("name", "model_name", "model", "model_id", "deployment_name"):
-        value = getattr(leaf, attribute, None)
-        if isinstance(value, str) and value:
-            return value
-    return type(leaf).__name__
 
 
 def beneath(

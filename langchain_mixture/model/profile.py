@@ -9,10 +9,10 @@ from langchain_core.language_models import ModelProfile
 from langchain_core.runnables import Runnable
 
 from langchain_mixture.agents.resolve import Client
-from langchain_mixture.agents.wrappers import leaves, name_of
 from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.options import Options
 from langchain_mixture.plan import bounds_of
+from langchain_mixture.runnables import leaves, name_of
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.steps.base import Agent, Step
 

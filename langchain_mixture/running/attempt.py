@@ -45,6 +45,8 @@ class Attempt:
     """Whether a message stream delivers its tokens."""
     writes: bool
     """Whether it writes text, as opposed to a judgement."""
+    alone: bool
+    """Whether it is the only call of its step."""
     may_answer: bool
     """Whether the model's own message may become the answer."""
 
@@ -79,7 +81,7 @@ class Attempt:
             return self.run.request.bound(
                 runnable, answering=self.may_answer, config=config
             )
-        except NotImplementedError:
+        except Exception:  # an adviser is asked without what it cannot bind
             if self.may_answer:
                 raise
             return None

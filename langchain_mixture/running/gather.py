@@ -8,17 +8,23 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage
 
-from langchain_mixture.errors import NoResponsesError, StepFailedError
+from langchain_mixture.errors import (
+    NoResponsesError,
+    StepFailedError,
+    of_kind,
+)
 from langchain_mixture.records import (
     HistoryRow,
     Reply,
     Response,
     Result,
     answered,
+    last_resort,
     row,
     usage_of,
 )
 from langchain_mixture.running.layer import Layer
+from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import MixtureState
 
 logger = logging.getLogger("langchain_mixture")
@@ -30,6 +36,7 @@ def update(
     replies: Sequence[Reply],
     kept: list[Response],
     started: float,
+    run: Run,
 ) -> dict[str, Any]:
     """Return a step's update of the state, which for the last step has the answer.
 
@@ -45,14 +52,20 @@ def update(
     if not kept and incoming and failed and _passes_on(layer, replies):
         reasons.append(f"{layer.name}: no answer; the responses before it are kept")
         kept = incoming
+    if not kept and layer.answering:
+        kept = last_resort(replies)[-1:]
+    messages = {
+        **({} if layer.first else state.get("answers", {})),
+        **{reply["id"]: m for reply in replies if (m := reply["message"])},
+    }
     if layer.last:  # a user's function may have made a text empty
-        kept = [r for r in kept if r["text"].strip() or r["tool_calls"]]
+        kept = [r for r in kept if _is_answer(r, messages.get(r["id"]))]
     history = [
         *before["history"],
         row(layer.step, layer.name, kept, replies, started),
     ]
     if not kept:
-        raise _failed(layer, replies, incoming, history, reasons)
+        raise _failed(layer, replies, incoming, history, reasons, run)
     result = Result(
         status="degraded" if failures else before["status"],
         reasons=[*before["reasons"], *reasons],
@@ -60,10 +73,6 @@ def update(
         history=history,
         usage=usage_of(history),
     )
-    messages = {
-        **({} if layer.first else state.get("answers", {})),
-        **{reply["id"]: m for reply in replies if (m := reply["message"])},
-    }
     if layer.last:
         answer = _answer(kept[0], messages.get(kept[0]["id"]), result)
         # An answer from the prompt cache has the id of the first one, which LangGraph
@@ -121,16 +130,27 @@ def _failed(
     incoming: Sequence[Response],
     history: Sequence[HistoryRow],
     reasons: Sequence[str],
+    run: Run,
 ) -> StepFailedError:
     # Both were paid for: what the step was given, and the answers it did not keep.
     paid = [*incoming, *answered(replies)]
     cause = "; ".join(reasons) or f"{layer.name}: no response was accepted"
     if incoming and reasons:
+        kind: type[StepFailedError] = StepFailedError
         message = f"{layer.name} has no answer: {cause}; the responses before it are "
         message += "in this error's .responses"
-        return StepFailedError(message, responses=paid, history=history)
-    message = f"no response is left: {cause}"
-    return NoResponsesError(message, responses=paid, history=history)
+    else:
+        kind = NoResponsesError
+        message = f"no response is left: {cause}"
+    keys = [
+        (reply["step"], reply["index"], reply["attempt"])
+        for reply in replies
+        if reply["outcome"] in ("failed", "broken off")
+    ]
+    errors = [run.errors[key] for key in keys if key in run.errors]
+    if len(errors) == len(keys):  # else some failed otherwise, such as by a refusal
+        kind = of_kind(kind, errors)
+    return kind(message, responses=paid, history=history, errors=errors)
 
 
 _VERBS: Final = {
@@ -139,6 +159,13 @@ _VERBS: Final = {
     "given up": "was",
     "not asked": "was",
 }
+
+
+def _is_answer(response: Response, message: AIMessage | None) -> bool:
+    """Whether a response says something, or is a model's message without text."""
+    if response["text"].strip() or response["tool_calls"]:
+        return True
+    return message is not None and message.text == response["text"]
 
 
 def _answer(response: Response, message: AIMessage | None, result: Result) -> AIMessage:

@@ -169,6 +169,7 @@ class Layer:
                 streams=streams,
                 visible=streams or self.options.stream_proposals,
                 writes=self.step.answers,
+                alone=len(calls) == 1,
                 may_answer=self.answering,
             )
             attempts[index].append(attempt)

@@ -61,20 +61,22 @@ class Gather(Runnable[MixtureState, Update]):
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
         started = time.time()
-        calls, quorum = self._missing(input)
+        run = Run.current()
+        calls, quorum = self._missing(input, run)
         # Replies of branches are in the state; new ones are of the calls left.
         replies = self._replies(input, ask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
             kept = self._layer.kept(input, replies)
             settled = wait_for(kept) if inspect.isawaitable(kept) else kept
             self._check(settled)
-        return update(self._layer, input, replies, settled, started)
+        return update(self._layer, input, replies, settled, started, run)
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
         started = time.time()
-        calls, quorum = self._missing(input)
+        run = Run.current()
+        calls, quorum = self._missing(input, run)
         replies = self._replies(input, await aask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
             if self._layer.agents:
@@ -83,10 +85,11 @@ class Gather(Runnable[MixtureState, Update]):
                 kept = await in_thread(partial(self._layer.kept, input, replies))
             settled = await kept if inspect.isawaitable(kept) else kept
             self._check(settled)
-        return update(self._layer, input, replies, settled, started)
+        return update(self._layer, input, replies, settled, started, run)
 
-    def _missing(self, state: MixtureState) -> tuple[list[list[Attempt]], Quorum]:
-        run = Run.current()
+    def _missing(
+        self, state: MixtureState, run: Run
+    ) -> tuple[list[list[Attempt]], Quorum]:
         missing = self._layer.missing(state, run, self._layer.ends(run))
         return missing, self._layer.quorum_left(state)
 

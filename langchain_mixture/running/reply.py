@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
@@ -12,6 +14,7 @@ from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
+    ToolMessage,
     message_chunk_to_message,
 )
 from langchain_core.messages.ai import add_usage
@@ -20,10 +23,12 @@ from langchain_core.runnables import RunnableConfig
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
 from langchain_mixture.errors import counted, shown
-from langchain_mixture.records import Call, Outcome, Reply, estimated
+from langchain_mixture.records import Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.waiting import GivenUpError, Wait
 from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
+
+logger = logging.getLogger("langchain_mixture")
 
 
 class Recorder:
@@ -59,20 +64,25 @@ class Recorder:
     def answered(self, output: object) -> None:
         """Record the agent's output: an answer, or a failure if it is none."""
         message = _message(output, self._attempt.agent)
-        problem = _problem(message, self._attempt.call)
+        problem = _problem(message, self._attempt)
         self._wait.has_answer = problem is None
         if problem is not None:  # it may quote the model's text
             problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
         self.reply = self._reply(outcome, message, problem)
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: Exception) -> None:
         """Record an error: a failed call, or one that was given up."""
         if isinstance(error, GivenUpError):
             self.reply = self._reply("given up", None, str(error))
         else:
-            text = describe(error, self._attempt.agent.without_secrets)
-            self.reply = self._reply("failed", None, text + _hint(text, self._attempt))
+            attempt = self._attempt
+            redact_error(error, attempt.agent.without_secrets)
+            key = (attempt.step, attempt.index, attempt.attempt)
+            attempt.run.errors[key] = error
+            _log_traceback(error, attempt)
+            said = describe(error, attempt.agent.without_secrets)
+            self.reply = self._reply("failed", None, said + _hint(said, self._attempt))
 
     def unasked(self, why: str) -> Reply:
         """Return the reply of a call that was not made."""
@@ -88,7 +98,10 @@ class Recorder:
             written = [] if message is None else [message]
             talk = [*attempt.call["messages"], *written]
             tokens = {"estimated_tokens": estimated(talk)}
-        keeps_message = attempt.may_answer and error is None
+        # Where the step has nothing better, these are the answer, as of a plain model.
+        keeps = error is None
+        if message is not None and not keeps:
+            keeps = _refusal(message) is not None or _is_answer(message, attempt)
         # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
@@ -106,7 +119,7 @@ class Recorder:
             "time": time.perf_counter() - self._clock,
             "in_tokens": tokens.get("input_tokens", 0),
             "out_tokens": tokens.get("output_tokens", 0),
-            "message": message if keeps_message else None,
+            "message": message if keeps and attempt.may_answer else None,
             "estimated_tokens": tokens.get("estimated_tokens", 0),
             "truncated": error is None and _is_truncated(message),
             "outcome": outcome,
@@ -146,6 +159,14 @@ def _reasons(message: AIMessage | None) -> list[str]:
     if inner.get("status") != "degraded":
         return []
     return [one_line(str(reason)) for reason in inner.get("reasons", ())]
+
+
+def _log_traceback(error: BaseException, attempt: Attempt) -> None:
+    """Log where a failed call raised, without keys: the record has one line of it."""
+    if logger.isEnabledFor(logging.DEBUG):
+        lines = "".join(traceback.format_exception(error))
+        told = attempt.agent.without_secrets(lines)
+        logger.debug("%s: %s failed\n%s", attempt.step, attempt.agent.name, told)
 
 
 class _Usage(UsageMetadataCallbackHandler):
@@ -302,21 +323,41 @@ _PARTS = (
 """The fields of a message that hold text from its model."""
 
 
-def _problem(message: AIMessage, call: Call) -> str | None:
+def _problem(message: AIMessage, attempt: Attempt) -> str | None:
     """Return why a message is no answer; None if it is one."""
     refusal = _refusal(message)
     if refusal is not None:
         return f"refused to answer: {refusal}"
     if not message.text.strip() and not message.tool_calls:
+        if attempt.may_answer and attempt.alone and _is_answer(message, attempt):
+            return None
         return _empty_reason(message)
-    if "check" in call:
+    if "check" in attempt.call:
         try:
-            call["check"](message.text)
+            attempt.call["check"](message.text)
         except ValueError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001  # a paid reply must be recorded
+            _log_traceback(error, attempt)
             return describe(error)
     return None
+
+
+def _is_answer(message: AIMessage, attempt: Attempt) -> bool:
+    """Whether a message without text is one that callers of a plain model cope with.
+
+    These are a malformed tool call, which an agent lets the model repair; pictures,
+    sound, and tools that run at the provider; and an empty end of turn behind a tool's
+    result.
+    """
+    if message.invalid_tool_calls or message.additional_kwargs.get("audio"):
+        return True
+    if not isinstance(message.content, str):
+        kinds = {block["type"] for block in message.content_blocks}
+        if kinds - {"text", "reasoning"}:
+            return True
+    last = attempt.call["messages"][-1:]
+    return not _is_truncated(message) and any(isinstance(m, ToolMessage) for m in last)
 
 
 def _refusal(message: AIMessage) -> str | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_mixture.agents.wrappers import beneath
 
@@ -23,6 +25,7 @@ class Request:
     """
 
     tools: Sequence[Any] = ()
+    """As they were given: each model's `bind_tools` writes them in its own way."""
     tool_choice: Any = None
     binding: Mapping[str, Any] = field(default_factory=dict)
     """The other arguments of `bind_tools`: strict, response_format, …"""
@@ -40,7 +43,15 @@ class Request:
 
         A forced choice would make every proposer call a tool instead of answering.
         """
-        return bool(self.tools) and self.tool_choice in FREE_CHOICES
+        return bool(self.functions) and self.tool_choice in FREE_CHOICES
+
+    @cached_property
+    def functions(self) -> list[Any]:
+        """The tools that are functions, which every provider knows.
+
+        The others, such as a provider's own web search, are the answering step's alone.
+        """
+        return [tool for tool in self.tools if _is_function(tool)]
 
     def bound(
         self,
@@ -60,10 +71,23 @@ class Request:
         Raises:
             NotImplementedError: The agent cannot bind tools.
         """
-        options: dict[str, Any] = dict(self.binding) if answering else {}
-        if answering and self.tool_choice is not None:
+        if not answering:
+            return beneath(
+                runnable, lambda leaf: _bind(leaf, self.functions, {}), config
+            )
+        options = dict(self.binding)
+        if self.tool_choice is not None:
             options["tool_choice"] = self.tool_choice
         return beneath(runnable, lambda leaf: _bind(leaf, self.tools, options), config)
+
+
+def _is_function(tool: Any) -> bool:
+    if isinstance(tool, dict):
+        try:
+            return convert_to_openai_tool(tool).get("type") == "function"
+        except ValueError:  # a provider's own, such as {"google_search": {}}
+            return False
+    return "provider_tool_definition" not in (getattr(tool, "extras", None) or {})
 
 
 def _bind(

@@ -70,6 +70,9 @@ class Run:
     """When the run must end, on the monotonic clock; None = no limit, or not set."""
     supersteps: dict[str, Any] = field(default_factory=dict)
     """The shared state of each step's branches, by step name, until it gathers."""
+    errors: dict[tuple[str, int, int], Exception] = field(default_factory=dict)
+    """What failed calls raised, by step, call and attempt, without keys. A checkpoint
+    holds their words alone."""
     waits: set[Wait] = field(default_factory=set)
     """The sync calls in flight; `cancel` puts an end to their waiting."""
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)

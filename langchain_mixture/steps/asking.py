@@ -44,7 +44,7 @@ def _ids(responses: Sequence[Response]) -> list[str]:
     return [response["id"] for response in responses]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Propose(CheckedStep):
     """Ask each agent the conversation as it is; the proposals replace what was there.
 
@@ -58,6 +58,7 @@ class Propose(CheckedStep):
 
     answers: ClassVar[bool] = True
     variables: ClassVar[frozenset[str]] = frozenset({"query", "messages"})
+    _fills: ClassVar[bool] = False
 
     agents: Sequence[Agent]
     """At least one."""
@@ -92,7 +93,7 @@ class Propose(CheckedStep):
         return [Call(messages=messages, parents=[]) for _ in self.agents]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Synthesize(CheckedStep):
     """Show every response to each agent; each writes a new one.
 
@@ -133,7 +134,7 @@ class Synthesize(CheckedStep):
         return [Call(messages=messages, parents=parents) for _ in self.agents]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Fuse(CheckedStep):
     """One agent is shown every response and writes the only one that is left."""
 
@@ -164,7 +165,7 @@ class _Fuse(CheckedStep):
         return [Call(messages=messages, parents=_ids(responses))]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Aggregate(_Fuse):
     """Let one agent fuse all responses into the answer.
 
@@ -176,7 +177,7 @@ class Aggregate(_Fuse):
     """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Vote(_Fuse):
     """Let one agent state the answer on which most responses agree.
 
@@ -190,7 +191,7 @@ class Vote(_Fuse):
     `{responses}` they are put behind it. Or a template over these and `messages`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Refine(CheckedStep):
     """Improve each response by itself; response i goes to agent i mod n.
 
@@ -252,7 +253,7 @@ class Refine(CheckedStep):
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rank(CheckedStep):
     """Let one judge choose the n best responses, best first.
 
