@@ -125,7 +125,7 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 ROOMS = [
     {"records", "secrets", "errors", "threads", "callbacks", "compat", "runnables"},
     {"steps"},
-    {"presets", "agents"},
+    {"presets", "agents", "conditions"},
     {"options", "plan"},
     {"running"},
     {"graph"},

@@ -15,6 +15,7 @@ from langchain_mixture.errors import (
 )
 from langchain_mixture.records import (
     HistoryRow,
+    Kept,
     Reply,
     Response,
     Result,
@@ -47,6 +48,9 @@ def update(
     before = layer.before(state)
     incoming = before["responses"]
     failures, notes = _reasons(layer, replies)
+    said = kept if isinstance(kept, Kept) else Kept(kept)
+    if said.reason:
+        failures.append(f"{layer.name}: {said.reason}")
     reasons = [*failures, *notes]
     failed = any(reply["error"] is not None for reply in replies)
     if not kept and incoming and failed and _passes_on(layer, replies):
@@ -62,17 +66,22 @@ def update(
         kept = [r for r in kept if _is_answer(r, messages.get(r["id"]))]
     history = [
         *before["history"],
-        row(layer.step, layer.name, kept, replies, started),
+        row(layer.step, layer.name, kept, replies, started, said.note),
     ]
     if not kept:
         raise _failed(layer, replies, incoming, history, reasons, run)
     result = Result(
         status="degraded" if failures else before["status"],
         reasons=[*before["reasons"], *reasons],
-        responses=kept,
+        responses=list(kept),
         history=history,
         usage=usage_of(history),
     )
+    written = [r["analysis"] for r in kept if "analysis" in r]
+    analysis = written[0] if written else before.get("analysis")
+    # The state adds this to the last turn's, whose analysis must not stay in it.
+    if analysis or "analysis" in state.get("mixture", {}):
+        result["analysis"] = analysis
     if layer.last:
         answer = _answer(kept[0], messages.get(kept[0]["id"]), result)
         # An answer from the prompt cache has the id of the first one, which LangGraph
