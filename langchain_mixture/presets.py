@@ -125,6 +125,7 @@ def self_moa(
     refuse(unknown, self_moa)
     fuser = model if aggregator is None else aggregator
     _check(self_moa, model=model, samples=samples, aggregator=fuser)
+    # Self-MoA is MoA-Lite with one model as all of its proposers.
     return moa_lite([model] * samples, fuser, temp=temp, max_tokens=max_tokens)
 
 

@@ -121,7 +121,9 @@ def test_settings_that_a_plain_function_cannot_take_are_an_error() -> None:
 
     model = ChatMixture([Propose(["a"])], client=client)
     assert model.invoke("Why?", temperature=0.1, max_tokens=3).text == "0.1 3"
-    with pytest.raises(NoResponsesError, match="seed cannot be passed to a function"):
+    with pytest.raises(
+        NoResponsesError, match="seed cannot be passed to a client function"
+    ):
         model.invoke("Why?", seed=3)
 
 

@@ -148,7 +148,7 @@ def _made(make: Callable[[str], object], name: str) -> Runnable[Any, Any]:
         raise InvalidMixtureError(
             f"the client made no model for the name {name!r}: {describe(error)}"
         ) from error
-    if isinstance(model, str):
+    if isinstance(model, str):  # a mapping from short names to those of providers
         return _made(_init_chat_model, model)
     if not isinstance(model, Runnable):
         raise InvalidMixtureError(
@@ -162,6 +162,7 @@ def _maker(client: Client) -> Callable[[str], object]:
     if client is None:
         return _init_chat_model
     if isinstance(client, Runnable):
+        # One model serves all names if its provider does, such as OpenRouter.
         if all(map(is_model, leaves(client))):
             return lambda name: client.bind(model=name)
     elif isinstance(client, Mapping):

@@ -141,6 +141,7 @@ def _failed(
     reasons: Sequence[str],
     run: Run,
 ) -> StepFailedError:
+    # Both were paid for: what the step was given, and the answers it did not keep.
     paid = [*incoming, *answered(replies)]
     cause = "; ".join(reasons) or f"{layer.name}: no response was accepted"
     if incoming and reasons:
@@ -184,6 +185,7 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
     """
     if result["status"] == "degraded":
         logger.warning("degraded answer: %s", "; ".join(result["reasons"]))
+    # A response without a message: a step of the user's own has made it.
     if message is None:
         message = AIMessage(response["text"], tool_calls=response["tool_calls"])
     elif message.text != response["text"] or (

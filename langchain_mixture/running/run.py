@@ -111,6 +111,7 @@ class Run:
     @classmethod
     def current(cls) -> Run:
         """Return the run that this code is part of."""
+        # A node may be called without its graph, as in a test or in a notebook.
         return RUN.get() or cls(is_begun=True)
 
 
