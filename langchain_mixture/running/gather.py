@@ -86,6 +86,8 @@ def update(
         answer = _answer(kept[0], messages.get(kept[0]["id"]), result)
         # An answer from the prompt cache has the id of the first one, which LangGraph
         # would replace by it (langgraph 1.2.24). `test_caches_inside.py` holds it.
+        if layer.answer_name is not None:
+            answer.name = layer.answer_name
         if answer.id in {message.id for message in state["messages"]}:
             answer.id = None
         return {"messages": [answer], "mixture": result, "answers": {}}

@@ -53,6 +53,8 @@ class Layer:
     answering: bool
     """Whether it is the last step that writes text, so that it writes the answer."""
     options: Options
+    answer_name: str | None
+    """The name that the answer is given; None = its model's own."""
     steps_left: int
     """The number of steps that make calls, from this one on."""
 
@@ -263,6 +265,7 @@ def layers_of(
     steps: Sequence[Step],
     client: Client,
     options: Options,
+    name: str | None = None,
 ) -> list[Layer]:
     """Return the layers of a pipeline, with the agents of each step resolved.
 
@@ -275,15 +278,16 @@ def layers_of(
     return [
         Layer(
             step=step,
-            name=name,
-            agents=resolved(step, bounds[k][0], name, resolve),
+            name=node,
+            answer_name=name,
+            agents=resolved(step, bounds[k][0], node, resolve),
             most=bounds[k][1],
-            fallbacks=resolved(step, step.fallbacks, name, resolve),
+            fallbacks=resolved(step, step.fallbacks, node, resolve),
             first=k == 0,
             last=k == len(steps) - 1,
             answering=k == answering,
             options=options,
             steps_left=sum(1 for agents, _ in bounds[k:] if agents),
         )
-        for k, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
+        for k, (step, node) in enumerate(zip(steps, names_of(steps), strict=True))
     ]
