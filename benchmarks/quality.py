@@ -439,7 +439,7 @@ def main(arguments: Sequence[str]) -> None:
         first,
         *(("", str(verdict)) for verdict in found.verdicts.values()),
         smaller(rows, seeds // 2),
-        *false_claims(rows, 10 if quick else 1000),
+        *false_claims(rows, 10 if quick else 4000),
         halves(rows, 6 if quick else 100),
         pools(rows, seeds),
         liars(rows[:200] if quick else rows),

@@ -5,7 +5,7 @@ a list of steps: `ChatMixture` makes a chat model of it, `create_mixture` a Lang
 graph, and `run` answers one question.
 """
 
-from langchain_mixture.agents import Client
+from langchain_mixture.agents.resolve import Client
 from langchain_mixture.chat import ChatMixture
 from langchain_mixture.errors import (
     InvalidMixtureError,
@@ -14,15 +14,7 @@ from langchain_mixture.errors import (
     StepFailedError,
 )
 from langchain_mixture.graph import create_mixture, run
-from langchain_mixture.layers import count_calls
-from langchain_mixture.llm_steps import (
-    Aggregate,
-    Propose,
-    Rank,
-    Refine,
-    Synthesize,
-    Vote,
-)
+from langchain_mixture.plan import count_calls
 from langchain_mixture.presets import (
     TOGETHER_PROPOSERS,
     moa_lite,
@@ -34,14 +26,22 @@ from langchain_mixture.records import (
     Call,
     HistoryRow,
     LLMCall,
-    Mixture,
     Reply,
     Response,
+    Result,
     Usage,
     answered,
 )
-from langchain_mixture.steps import Agent, Step
-from langchain_mixture.transform_steps import (
+from langchain_mixture.steps.asking import (
+    Aggregate,
+    Propose,
+    Rank,
+    Refine,
+    Synthesize,
+    Vote,
+)
+from langchain_mixture.steps.base import Agent, Step
+from langchain_mixture.steps.transforms import (
     Dropout,
     Filter,
     Map,
@@ -63,7 +63,6 @@ __all__ = [
     "InvalidMixtureError",
     "LLMCall",
     "Map",
-    "Mixture",
     "MixtureError",
     "NoResponsesError",
     "Propose",
@@ -71,6 +70,7 @@ __all__ = [
     "Refine",
     "Reply",
     "Response",
+    "Result",
     "Sample",
     "Shuffle",
     "Step",

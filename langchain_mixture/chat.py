@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,16 +21,24 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
-from langchain_mixture.agents import Client, Member
-from langchain_mixture.errors import InvalidMixtureError, StepFailedError, shown
-from langchain_mixture.graph import MixtureGraph, build, create_mixture
-from langchain_mixture.graph_model import GraphChatModel, distinct
-from langchain_mixture.layers import ChatInput, Layer, layers_of, whom
-from langchain_mixture.limits import OnFailure, Options
-from langchain_mixture.profile import outline_of, profile_of
-from langchain_mixture.request import Request
-from langchain_mixture.steps import Step, Timeout, check_value
-from langchain_mixture.wrappers import leaves, with_model
+from langchain_mixture.agents.resolve import Client, ResolvedAgent
+from langchain_mixture.agents.wrappers import leaves, with_model
+from langchain_mixture.errors import (
+    InvalidMixtureError,
+    StepFailedError,
+    nearest,
+    shown,
+)
+from langchain_mixture.graph import build, create_mixture
+from langchain_mixture.model.graph_model import GraphChatModel, distinct
+from langchain_mixture.model.profile import outline_of, profile_of
+from langchain_mixture.options import OnFailure, Options
+from langchain_mixture.plan import bounds_of
+from langchain_mixture.running.layer import Layer, layers_of
+from langchain_mixture.running.mixture_graph import MixtureGraph
+from langchain_mixture.running.request import Request
+from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.checks import check_value
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
 """Keywords of other chat models that have no meaning here."""
@@ -135,16 +142,12 @@ class ChatMixture(GraphChatModel):
         **kwargs: Any,
     ) -> None:
         known = type(self).model_fields
+        own_first = sorted(known, key=lambda name: name in BaseChatModel.model_fields)
         for key in [key for key in kwargs if key not in known]:
             if key not in _IGNORED:
-                near = difflib.get_close_matches(key, known, 1)
-                names = ", ".join(
-                    sorted(known.keys() - BaseChatModel.model_fields.keys())
-                )
-                hint = f"nearest: {near[0]}" if near else f"its own are: {names}"
                 raise InvalidMixtureError(
-                    f"ChatMixture has no field {key!r}; {hint}. What a graph takes, "
-                    "such as a checkpointer, is for create_mixture."
+                    f"ChatMixture has no field {key!r}; {nearest(key, own_first)}. "
+                    "What a graph takes, such as a checkpointer, is for create_mixture."
                 )
             warnings.warn(
                 f"{key} has no meaning for a ChatMixture and is ignored: set it on the "
@@ -158,7 +161,7 @@ class ChatMixture(GraphChatModel):
                 "cache on the models of its steps: each keeps its own answers."
             )
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
-        whom(steps, options)
+        bounds_of(steps, options)
         said = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens"}:
             check_value(kwargs[key], key, "ChatMixture")
@@ -202,18 +205,17 @@ class ChatMixture(GraphChatModel):
             layers = layers_of(self.steps, self.client, options)
             graph = build(
                 layers,
-                input_schema=ChatInput,
                 checkpointer=False,
                 name=self.name or "mixture",
             )
             self._built = _Built(key, layers, graph)
         return self._built
 
-    def _answering(self) -> list[Member]:
+    def _answering(self) -> list[ResolvedAgent]:
         """Give the agents of the answering step, fallbacks included."""
         layers = self._compiled().layers
         layer = next((layer for layer in layers if layer.answering), layers[0])
-        return [*layer.members, *layer.fallbacks]
+        return [*layer.agents, *layer.fallbacks]
 
     # -- Asking ----------------------------------------------------------------------
 
@@ -222,10 +224,9 @@ class ChatMixture(GraphChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None,
         kwargs: dict[str, Any],
-    ) -> tuple[Any, dict[str, Any]]:
-        request = self._request(stop, kwargs)
-        inputs = {"messages": distinct(messages), "request": request}
-        return self._compiled().graph, inputs
+    ) -> tuple[Any, dict[str, Any], Request]:
+        inputs = {"messages": distinct(messages)}
+        return self._compiled().graph, inputs, self._request(stop, kwargs)
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -236,10 +237,10 @@ class ChatMixture(GraphChatModel):
         if stop:
             arguments["stop"] = stop
         arguments |= {k: v for k, v in kwargs.items() if k not in (*_TOOLS, "stream")}
-        for member in self._answering() if arguments else ():
-            if not member.is_model:
+        for agent in self._answering() if arguments else ():
+            if not agent.is_model:
                 raise InvalidMixtureError(
-                    f"{', '.join(arguments)} cannot be set for {member.name!r}, which "
+                    f"{', '.join(arguments)} cannot be set for {agent.name!r}, which "
                     "answers: it is no chat model, nor a wrapper of one."
                 )
         return Request(
@@ -312,13 +313,13 @@ class ChatMixture(GraphChatModel):
             for tool in tools
         ]
         request = Request(written, tool_choice, kwargs)
-        for member in self._answering():
+        for agent in self._answering():
             try:
-                request.bound(member.runnable, answering=True)
+                request.bound(agent.runnable, answering=True)
             except NotImplementedError:
                 raise InvalidMixtureError(
-                    f"{member.name!r}, which answers, cannot bind tools "
-                    f"({shown(next(leaves(member.runnable)))}); the last step that "
+                    f"{agent.name!r}, which answers, cannot bind tools "
+                    f"({shown(next(leaves(agent.runnable)))}); the last step that "
                     "writes needs a model that calls tools."
                 ) from None
         bound = {

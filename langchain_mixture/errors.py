@@ -8,9 +8,12 @@ MixtureError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 
 from langchain_mixture.records import HistoryRow, Response
+from langchain_mixture.secrets import one_line
 
 
 class MixtureError(Exception):
@@ -65,10 +68,52 @@ def shown(value: object) -> str:
         '[1, an object]'
     """
     if value is None or isinstance(value, str | int | float):
-        return repr(value)
+        return one_line(repr(value))
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = type(value).__name__
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def counted(number: float, noun: str) -> str:
+    """Put a number in front of a noun, in the plural where it is not 1.
+
+    Example:
+        >>> counted(1, "second"), counted(0.5, "second")
+        ('1 second', '0.5 seconds')
+    """
+    return f"{number:.15g} {noun}{'' if number == 1 else 's'}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Hint at what a misspelt name may mean: the nearest one, or else all of them.
+
+    Example:
+        >>> nearest("deadlin", ["timeout", "deadline"])
+        'nearest: deadline'
+        >>> nearest("memory", ["timeout", "deadline"])
+        'allowed: timeout, deadline'
+    """
+    names = list(known)
+    # A little below difflib's own 0.6, so that "temperature" means "temp".
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.52)
+    return f"nearest: {near[0]}" if near else f"allowed: {', '.join(names)}"
+
+
+def refuse(unknown: Iterable[str], function: Callable[..., object]) -> None:
+    """Refuse keywords that a function does not have.
+
+    Raises:
+        InvalidMixtureError: There is one; the message names the nearest that exists.
+
+    Example:
+        >>> refuse([], print)
+    """
+    for name in unknown:
+        parameters = inspect.signature(function).parameters.values()
+        known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        raise InvalidMixtureError(
+            f"{function.__name__} has no argument {name!r}; {nearest(name, known)}."
+        )

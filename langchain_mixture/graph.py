@@ -7,44 +7,23 @@ one superstep.
 
 from __future__ import annotations
 
-import inspect
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Never
 
 from langchain_core.messages import HumanMessage
-from langchain_core.runnables import Runnable, RunnableConfig
-from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
-from langgraph.runtime import get_runtime
 from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
 
-from langchain_mixture.agents import Client
-from langchain_mixture.calls import aask, aask_all, ask, ask_all
-from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.layers import (
-    Layer,
-    MixtureInput,
-    MixtureOutput,
-    MixtureState,
-    Superstep,
-    Times,
-    layers_of,
-)
-from langchain_mixture.limits import OnFailure, Options
-from langchain_mixture.outcome import update
-from langchain_mixture.records import HistoryRow, Reply, Response
-from langchain_mixture.steps import Step, Timeout
-from langchain_mixture.threads import in_thread, wait_for
-
-MixtureGraph: TypeAlias = CompiledStateGraph[
-    MixtureState, Any, MixtureInput, MixtureOutput
-]
+from langchain_mixture.agents.resolve import Client
+from langchain_mixture.errors import InvalidMixtureError, refuse, shown
+from langchain_mixture.options import OnFailure, Options
+from langchain_mixture.records import HistoryRow
+from langchain_mixture.running.layer import Layer, layers_of
+from langchain_mixture.running.mixture_graph import MixtureGraph
+from langchain_mixture.running.nodes import Branch, Gather
+from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
+from langchain_mixture.steps.base import Step, Timeout
 
 
 def create_mixture(
@@ -63,6 +42,7 @@ def create_mixture(
     interrupt_before: All | Sequence[str] | None = None,
     interrupt_after: All | Sequence[str] | None = None,
     name: str = "mixture",
+    **unknown: Never,
 ) -> MixtureGraph:
     """Build the graph of a pipeline: `{"messages": [...]}` in and out.
 
@@ -98,6 +78,7 @@ def create_mixture(
             fans out is interrupted before any of its calls is made.
         interrupt_after: Names of steps or branches.
         name: The graph's name in traces, and as an agent of another graph.
+        **unknown: Misspelt keywords, which are refused.
 
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used. While it
@@ -117,6 +98,7 @@ def create_mixture(
         print(state["messages"][-1].text, state["mixture"]["status"])
         ```
     """
+    refuse(unknown, create_mixture)
     options = Options(
         on_failure=on_failure,
         timeout=timeout,
@@ -140,7 +122,6 @@ def create_mixture(
 def build(
     layers: Sequence[Layer],
     *,
-    input_schema: type[Any] = MixtureInput,
     context_schema: type[Any] | None = None,
     **compiled: Any,
 ) -> MixtureGraph:
@@ -148,25 +129,22 @@ def build(
     builder = StateGraph(
         MixtureState,
         context_schema=context_schema,
-        input_schema=input_schema,
+        input_schema=MixtureInput,
         output_schema=MixtureOutput,
     )
     previous = START
     for layer in layers:
-        builder.add_node(layer.name, _Gather(layer))
+        builder.add_node(layer.name, Gather(layer))
         for index, branch in enumerate(layer.branches):
-            builder.add_node(branch, _Branch(layer, index))
+            builder.add_node(branch, Branch(layer, index))
             builder.add_edge(previous, branch)
             builder.add_edge(branch, layer.name)
         if not layer.branches:
             builder.add_edge(previous, layer.name)
         previous = layer.name
     builder.add_edge(previous, END)
-    graph = builder.compile(**compiled)
-    widest = max(len(layer.members) for layer in layers)
-    if widest > (os.cpu_count() or 1) + 4:  # the width of the default thread pool
-        return graph.with_config(max_concurrency=widest)
-    return graph
+    widest = max(len(layer.agents) for layer in layers)
+    return MixtureGraph.of(builder.compile(**compiled), widest)
 
 
 async def run(
@@ -179,6 +157,7 @@ async def run(
     deadline: float | None = None,
     max_calls: int | None = None,
     max_total_tokens: int | None = None,
+    **unknown: Never,
 ) -> tuple[str, list[HistoryRow]]:
     """Answer one question with a pipeline, as mixture-llm does.
 
@@ -193,6 +172,7 @@ async def run(
         deadline: Seconds for all of it; see `create_mixture`.
         max_calls: See `create_mixture`.
         max_total_tokens: See `create_mixture`.
+        **unknown: Misspelt keywords, which are refused.
 
     Returns:
         The answer and the history, one row a step.
@@ -216,6 +196,7 @@ async def run(
         text, history = asyncio.run(run(pipeline, "Hello?", client))
         ```
     """
+    refuse(unknown, run)
     if not isinstance(query, str):
         raise InvalidMixtureError(f"query is {shown(query)}; allowed: a string.")
     graph = create_mixture(
@@ -240,107 +221,3 @@ def _nodes(
     if isinstance(names, str):
         names = [names]
     return [node for name in names for node in branches.get(name) or [name]]
-
-
-Update: TypeAlias = dict[str, Any]
-"""What a node writes into the state."""
-
-
-class _Branch(Runnable[MixtureState, Update]):
-    """Asks one of a step's questions."""
-
-    def __init__(self, layer: Layer, index: int) -> None:
-        self._layer = layer
-        self._index = index
-
-    @contextmanager
-    def _superstep(self, state: MixtureState) -> Iterator[tuple[Superstep, Update]]:
-        """Share with the other branches what is the same for all of them."""
-        runtime = get_runtime()
-        info = runtime.execution_info
-        checkpoint = info.checkpoint_id if info else ""  # the same for all of them
-        run = checkpoint, runtime.control
-        superstep = self._layer.superstep(run, state)
-        try:
-            yield superstep, {"asked": checkpoint, **superstep.times.marks}
-        except GraphBubbleUp:  # the other branches go on
-            raise
-        except BaseException:  # those that queue up will not begin
-            self._layer.supersteps.pop(run, None)
-            raise
-        finally:
-            if superstep.leave():
-                self._layer.supersteps.pop(run, None)
-
-    def invoke(
-        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> Update:
-        with self._superstep(input) as (superstep, marks):
-            attempts = superstep.questions(input).get(self._index, [])
-            replies = ask(attempts, config or {}, superstep.latch)
-        return {"replies": replies, **marks}
-
-    async def ainvoke(
-        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> Update:
-        with self._superstep(input) as (superstep, marks):
-            attempts = superstep.questions(input).get(self._index, [])
-            replies = await aask(attempts, config or {}, superstep.latch)
-        return {"replies": replies, **marks}
-
-
-class _Gather(Runnable[MixtureState, Update]):
-    """Is the step itself: asks what its branches have not, keeps, records, decides."""
-
-    def __init__(self, layer: Layer) -> None:
-        self._layer = layer
-
-    def invoke(
-        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> Update:
-        started, times = self._begun(input)
-        latch = self._layer.quorum_left(input)
-        new = ask_all(self._layer.missing(input, times), config or {}, latch)
-        replies = self._replies(input, new)
-        with self._layer.blamed(input, replies):
-            kept = self._layer.kept(input, replies)
-            settled = _listed(wait_for(kept) if inspect.isawaitable(kept) else kept)
-        return {**update(self._layer, input, replies, settled, started), **times.marks}
-
-    async def ainvoke(
-        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
-    ) -> Update:
-        started, times = self._begun(input)
-        latch = self._layer.quorum_left(input)
-        new = await aask_all(self._layer.missing(input, times), config or {}, latch)
-        replies = self._replies(input, new)
-        with self._layer.blamed(input, replies):
-            if self._layer.members:
-                kept = self._layer.kept(input, replies)
-            else:  # a function of the user's, maybe a slow one
-                kept = await in_thread(partial(self._layer.kept, input, replies))
-            settled = _listed(await kept if inspect.isawaitable(kept) else kept)
-        return {**update(self._layer, input, replies, settled, started), **times.marks}
-
-    def _begun(self, state: MixtureState) -> tuple[float, Times]:
-        if "asked" in state:  # where a run was resumed not all branches have left
-            run = state["asked"], get_runtime().control
-            self._layer.supersteps.pop(run, None)
-        return time.time(), self._layer.times(state)
-
-    def _replies(self, state: MixtureState, new: Sequence[Reply]) -> list[Reply]:
-        # LangGraph orders what branches write by the names of their nodes.
-        replies = [*state.get("replies", []), *new]
-        return sorted(replies, key=lambda reply: reply["index"])
-
-
-def _listed(kept: object) -> list[Response]:
-    if not isinstance(kept, list):
-        raise TypeError(f"keep() returned {shown(kept)}; it must return a list")
-    for item in kept:
-        if not isinstance(item, dict) or not Response.__required_keys__ <= set(item):
-            raise TypeError(
-                f"keep() returned a list with {shown(item)}; it must hold responses: "
-                "those it was given, copies with another text, or answered(replies)"
-            )
-    return kept

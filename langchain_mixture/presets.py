@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Never
 
-from langchain_mixture.errors import InvalidMixtureError
-from langchain_mixture.llm_steps import Aggregate, Propose, Synthesize
-from langchain_mixture.steps import Agent, Step
-from langchain_mixture.transform_steps import Dropout, Shuffle
+from langchain_mixture.errors import InvalidMixtureError, refuse
+from langchain_mixture.steps.asking import Aggregate, Propose, Synthesize
+from langchain_mixture.steps.base import Agent, Step
+from langchain_mixture.steps.transforms import Dropout, Shuffle
 
 TOGETHER_PROPOSERS: Final = (
     "wizardlm-2-8x22b",
@@ -28,6 +28,7 @@ def together_moa(
     *,
     temp: float | None = 0.7,
     max_tokens: int | None = 2048,
+    **unknown: Never,
 ) -> list[Step]:
     """Mixture-of-Agents: 3 layers, 13 calls, 65.1 ± 0.6 on AlpacaEval 2.0 (LC).
 
@@ -40,6 +41,7 @@ def together_moa(
             times `Synthesize`, then `Aggregate`.
         temp: Sampling temperature; None for models that refuse one.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
+        **unknown: Misspelt keywords, which are refused.
 
     Raises:
         InvalidMixtureError: Fewer than 2 layers, or no proposers.
@@ -48,6 +50,7 @@ def together_moa(
         >>> [type(step).__name__ for step in together_moa()]
         ['Propose', 'Synthesize', 'Aggregate']
     """
+    refuse(unknown, together_moa)
     if layers < 2:
         raise InvalidMixtureError(f"layers is {layers}; allowed: 2 or more.")
     return [
@@ -66,6 +69,7 @@ def moa_lite(
     *,
     temp: float | None = 0.7,
     max_tokens: int | None = 2048,
+    **unknown: Never,
 ) -> list[Step]:
     """MoA-Lite: 2 layers, 7 calls, 59.3 ± 0.2 on AlpacaEval 2.0 (LC).
 
@@ -75,6 +79,7 @@ def moa_lite(
         >>> [type(step).__name__ for step in moa_lite()]
         ['Propose', 'Aggregate']
     """
+    refuse(unknown, moa_lite)
     return together_moa(proposers, aggregator, 2, temp=temp, max_tokens=max_tokens)
 
 
@@ -85,6 +90,7 @@ def self_moa(
     *,
     temp: float | None = 0.7,
     max_tokens: int | None = 2048,
+    **unknown: Never,
 ) -> list[Step]:
     """Self-MoA: several samples of one strong model, fused.
 
@@ -98,11 +104,13 @@ def self_moa(
         aggregator: Who fuses the samples; None = the same model.
         temp: Sampling temperature; None for models that refuse one.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
+        **unknown: Misspelt keywords, which are refused.
 
     Example:
         >>> self_moa("openai:gpt-4o", samples=4)[0].bounds(0)[1]
         4
     """
+    refuse(unknown, self_moa)
     if samples < 1:
         raise InvalidMixtureError(f"samples is {samples}; allowed: 1 or more.")
     fuser = model if aggregator is None else aggregator
@@ -117,6 +125,7 @@ def robust_moa(
     seed: int | None = None,
     temp: float | None = 0.7,
     max_tokens: int | None = 2048,
+    **unknown: Never,
 ) -> list[Step]:
     """MoA-Lite with shuffled and dropped proposals, against position bias.
 
@@ -129,11 +138,13 @@ def robust_moa(
         seed: Makes what is drawn repeatable; None = another draw each time.
         temp: Sampling temperature; None for models that refuse one.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
+        **unknown: Misspelt keywords, which are refused.
 
     Example:
         >>> [type(step).__name__ for step in robust_moa(["a", "b"], "a")]
         ['Propose', 'Shuffle', 'Dropout', 'Aggregate']
     """
+    refuse(unknown, robust_moa)
     propose, aggregate = moa_lite(
         proposers, aggregator, temp=temp, max_tokens=max_tokens
     )

@@ -117,7 +117,7 @@ class Usage(Tokens):
     """By step, such as `1_propose`."""
 
 
-class Mixture(TypedDict):
+class Result(TypedDict):
     """What a turn came to, beside its answer."""
 
     status: Literal["complete", "degraded"]

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
+from types import FrameType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -103,3 +106,32 @@ if hasattr(os, "register_at_fork"):  # the lock may be held when the fork happen
         after_in_parent=_loops_lock.release,
         after_in_child=_loops_lock.release,
     )
+
+
+@contextmanager
+def interruptible(cancel: Callable[[], object]) -> Iterator[None]:
+    """Call a function on Ctrl-C, before KeyboardInterrupt is raised, for a block.
+
+    LangGraph waits for its branches before any code of ours sees the interrupt
+    (langgraph 1.2.24), so something must end them first. As in `asyncio.Runner`, only
+    on the main thread and in the place of Python's own handler. `test_interrupt.py`
+    holds it.
+
+    Args:
+        cancel: Takes no lock, as it may interrupt who holds that lock.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        cancel()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -93,18 +93,21 @@ class Streaming(Scripted):
 
 
 class Crowd(Scripted):
-    """Counts how many of its calls are in flight at once."""
+    """Counts its calls in flight; each waits until `together` have met there."""
 
+    together: int
     most: int = 0
     _now: int = PrivateAttr(default=0)
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _changed: Any = PrivateAttr(default_factory=threading.Condition)
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        with self._lock:
+        with self._changed:
             self._now += 1
             self.most = max(self.most, self._now)
-        threading.Event().wait(0.02)
-        with self._lock:
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.most >= self.together, timeout=30)
+        threading.Event().wait(0.02)  # one call too many would show up meanwhile
+        with self._changed:
             self._now -= 1
         return super()._generate(*args, **kwargs)
 
@@ -168,3 +171,9 @@ def over(stub: Stub, *names: str, **fields: Any) -> ChatMixture:
 def add(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b
+
+
+async def settle() -> None:
+    """Let what was cancelled come to its end."""
+    for _ in range(10):
+        await asyncio.sleep(0)

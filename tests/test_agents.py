@@ -222,7 +222,9 @@ def test_a_models_own_settings_are_never_silently_overridden() -> None:
     assert model.arguments == [{}] * 3
 
 
-@pytest.mark.parametrize("agent", [RunnableLambda(echo), graph_agent()])
+@pytest.mark.parametrize(
+    "agent", [RunnableLambda(echo), graph_agent()], ids=["function", "graph"]
+)
 def test_temp_for_what_is_no_model_is_an_error_at_build(agent: Any) -> None:
     """A setting that could not be passed on is refused, with the agent's name."""
     with pytest.raises(InvalidMixtureError, match=r"1_propose: temperature cannot be"):

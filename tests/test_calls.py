@@ -16,6 +16,7 @@ from langgraph.types import interrupt
 from langchain_mixture import (
     Aggregate,
     Call,
+    ChatMixture,
     NoResponsesError,
     Propose,
     Rank,
@@ -24,8 +25,10 @@ from langchain_mixture import (
     Synthesize,
     Vote,
     create_mixture,
+    moa_lite,
     run,
 )
+from langchain_mixture.running.run import Run
 from tests.models import Scripted, Streaming, ask, models
 
 FAST = Scripted(model="fast")
@@ -68,12 +71,29 @@ def usage(**details: int) -> Any:
             "(60 of them reasoning)",
         ),
         (
+            AIMessage(
+                "",
+                response_metadata={"finish_reason": "length"},
+                usage_metadata={**usage(reasoning=1), "output_tokens": 1},
+            ),
+            "empty answer: cut off at the token limit before any text, after 1 token "
+            "(1 of them reasoning)",
+        ),
+        (
             AIMessage("", additional_kwargs={"refusal": "I will not."}),
             "refused to answer: I will not.",
         ),
         (
             AIMessage([{"type": "refusal", "refusal": "No."}]),
             "refused to answer: No.",
+        ),
+        (
+            AIMessage(["I must say: ", {"type": "refusal", "refusal": "No\n\nway."}]),
+            "refused to answer: No way.",
+        ),
+        (
+            AIMessage("", additional_kwargs={"refusal": "No. " * 1000}),
+            f"refused to answer: {('No. ' * 1000)[: 1000 - 19]}… (4019 characters)",
         ),
         (
             AIMessage("I can't.", response_metadata={"stop_reason": "refusal"}),
@@ -104,6 +124,51 @@ async def test_what_is_no_answer_is_a_failure_that_says_why(
         row = mixture["history"][0]["llm_calls"][0]
         assert row["error"] == error
         assert mixture["history"][0]["outputs"] == ["fast answers"]
+
+
+def test_the_reasons_of_an_agent_that_is_a_mixture_are_short_lines() -> None:
+    """They come from another process, maybe, and may be anything."""
+    told = {"status": "degraded", "reasons": ["two\nlines", 7, "x" * 5000]}
+    answer = AIMessage("So.", response_metadata={"mixture": told})
+    state = create_mixture([Propose([Scripted(model="m", script=answer)])]).invoke(
+        ask()
+    )
+    assert "two lines" in str(state["mixture"]["reasons"])
+    assert len(str(state["mixture"]["reasons"])) < 2000
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        (
+            "Unsupported value: 'temperature' does not support 0.7 with this model.",
+            " (the step sets temp=0.7; temp=None leaves it out)",
+        ),
+        (
+            "Unsupported parameter: 'max_tokens' is not supported with this model.",
+            " (the step sets max_tokens=2048; max_tokens=None leaves it out)",
+        ),
+        ("Rate limit reached", ""),
+    ],
+    ids=["temperature", "max_tokens", "neither"],
+)
+def test_a_refused_setting_of_a_preset_names_the_cure(said: str, cure: str) -> None:
+    """Where the step sets it; what the model or the caller set is theirs."""
+    bad = Scripted(model="bad", script=ValueError(said))
+    state = create_mixture(moa_lite([bad, FAST], FAST)).invoke(ask())
+    reason = f"1_propose: bad failed: ValueError: {said}"
+    assert state["mixture"]["reasons"] == [reason + cure]
+    state = create_mixture([Propose([bad, FAST])]).invoke(ask())
+    assert state["mixture"]["reasons"] == [reason]
+
+
+def test_the_callers_own_temperature_is_not_the_steps() -> None:
+    """A value of the call itself is not blamed on the step."""
+    bad = Scripted(model="bad", script=ValueError("no temperature, please"))
+    model = ChatMixture([Propose([bad], temp=0.7)])
+    with pytest.raises(NoResponsesError) as raised:
+        model.invoke("Why?", temperature=0.2)
+    assert "leaves it out" not in str(raised.value)
 
 
 def test_tool_calls_without_text_are_an_answer() -> None:
@@ -324,6 +389,7 @@ def hanging() -> Iterator[Hanging]:
         lambda agent: create_mixture([Propose([agent, FAST])], timeout=0.5),
         lambda agent: create_mixture([Propose([agent, FAST], timeout=0.5)], timeout=60),
     ],
+    ids=["the step's", "the mixture's", "the step's before the mixture's"],
 )
 async def test_a_call_that_hangs_is_given_up(
     hanging: Hanging, make: Callable[[Any], Any]
@@ -343,8 +409,8 @@ def test_a_model_has_five_minutes_and_a_graph_has_no_limit() -> None:
     graph: Any = create_mixture([Propose([FAST, inner])])
     layer = graph.builder.nodes["1_propose"].runnable._layer
     state: Any = {"messages": [("user", "Why?")]}
-    questions = layer.questions(state, layer.times(state))
-    assert [questions[index][0].timeout for index in (0, 1)] == [300, None]
+    attempts = layer.attempts(state, Run(), ends=None)
+    assert [attempts[index][0].timeout for index in (0, 1)] == [300, None]
 
 
 async def test_run_takes_a_timeout(hanging: Hanging) -> None:

@@ -95,7 +95,7 @@ def test_what_the_caller_configures_is_carried_into_the_graph() -> None:
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
 async def test_the_callers_concurrency_bounds_the_calls_inside(how: str) -> None:
     """max_concurrency of a call is that of the mixture's calls, however it is asked."""
-    crowd = Crowd(model="m")
+    crowd = Crowd(model="m", together=2)
     model = ChatMixture([Propose([crowd] * 8), Aggregate(crowd)])
     await called(model, how, "?", {"max_concurrency": 2})
     assert crowd.most == 2

@@ -34,6 +34,7 @@ from tests.models import (
     add,
     mixture,
     over,
+    settle,
 )
 from tests.openai_stub import serve
 
@@ -116,12 +117,6 @@ async def test_closing_a_stream_early_cancels_what_runs() -> None:
     await settle()
     assert asyncio.all_tasks() == before
     gc.collect()
-
-
-async def settle() -> None:
-    """Let what was cancelled come to its end."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 def test_closing_a_sync_stream_does_not_wait_for_the_calls_under_way() -> None:

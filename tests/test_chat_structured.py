@@ -91,7 +91,7 @@ def test_strict_and_method_are_never_swallowed() -> None:
         ).with_structured_output(Ion, method="json_schema")
 
 
-@pytest.mark.parametrize("form", [Ion, ProviderStrategy(Ion)])
+@pytest.mark.parametrize("form", [Ion, ProviderStrategy(Ion)], ids=["tool", "provider"])
 def test_an_agent_with_a_response_format_gets_its_structure(form: Any) -> None:
     """create_agent's response_format works, with the provider's own way too."""
     with serve(ionic) as stub:

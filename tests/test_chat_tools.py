@@ -97,7 +97,9 @@ def test_tools_are_bound_beneath_wrappers() -> None:
 
 
 @pytest.mark.parametrize(
-    "agent", [Scripted(model="plain"), RunnableLambda(lambda _: "x", name="plain")]
+    "agent",
+    [Scripted(model="plain"), RunnableLambda(lambda _: "x", name="plain")],
+    ids=["model", "function"],
 )
 def test_an_answering_model_without_tools_is_an_error_at_bind_tools(agent: Any) -> None:
     """The error names the model before anything is asked."""

@@ -250,7 +250,7 @@ async def test_compare_works_where_a_loop_is_running() -> None:
 
 def test_no_more_calls_are_in_flight_than_allowed() -> None:
     """Questions overlap so that as many are, where one alone has fewer."""
-    client = {name: Crowd(model=name) for name in "ab"}
+    client = {"a": Crowd(model="a", together=3)}
     found_by({"mix": [Propose(["a"])]}, 20, client=client, concurrency=3)
     assert client["a"].most == 3
 

@@ -151,8 +151,9 @@ def test_a_failed_answer_counts_as_wrong() -> None:
         ({"x": [1]}, ["x"], "all candidates are mixtures"),
         ({"m": [1, 0], "x": [1]}, ["x"], "{'m': 2, 'x': 1}"),
         ({"m": [], "x": []}, ["x"], "1 or more"),
+        ({"m": [float("nan")], "x": [1]}, ["x"], "'m' has a score that is no finite"),
     ],
-    ids=["unknown mixture", "no member", "unequal lengths", "no questions"],
+    ids=["unknown mixture", "no member", "unequal lengths", "no questions", "nan"],
 )
 def test_scores_that_cannot_be_compared(
     scores: Any, mixtures: list[str], message: str
@@ -449,6 +450,6 @@ def test_honest_panels_keep_their_members() -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
-    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
     with pytest.raises(ImportError, match=r"langchain-mixture\[evaluation\]"):
         verdicts({"m": [1], "x": [0]}, ["x"])

@@ -38,8 +38,8 @@ class Fault:
     """What the error says where the answer is streamed, if it is another one."""
     streamed_requests: int | None = None
     """How many requests are made then, if it is another number."""
-    timeout: float = 60.0
-    """Seconds per call; short only where it is what ends the call."""
+    ended_by_timeout: bool = False
+    """Whether only the mixture's timeout ends the call."""
 
 
 FAULTS = [
@@ -54,15 +54,15 @@ FAULTS = [
     Fault(
         "hang",
         Answer("late", hang=RELEASE),
-        "no answer within 1.5 seconds",
-        timeout=1.5,
+        "no answer within",
+        ended_by_timeout=True,
     ),
     Fault(
         "slow drip",
-        Answer("a b c", drip=0.25),  # a stream of it lasts longer than the timeout
-        "no answer within 1.5 seconds",
+        Answer("a b c d e f g h", drip=0.1),  # 1.2 seconds as a stream, else 2
+        "no answer within",
         streamed="",
-        timeout=1.5,
+        ended_by_timeout=True,
     ),
     Fault(
         "dropped before the body",
@@ -118,8 +118,12 @@ def served(fault: Fault, faulty: set[str]) -> Any:
     return serve(answer)
 
 
-def mixture(stub: Stub, timeout: float) -> ChatMixture:
-    """Make a pipeline with proposers, a judge and an aggregator of real clients."""
+def mixture(stub: Stub, fault: Fault, faulty: set[str]) -> ChatMixture:
+    """Make a pipeline with proposers, a judge and an aggregator of real clients.
+
+    Only the step with the fault has a short timeout: half a second, or one second
+    where healthy calls must be done within it.
+    """
     client = {
         name: ChatOpenAI(
             base_url=stub.url,
@@ -130,10 +134,20 @@ def mixture(stub: Stub, timeout: float) -> ChatMixture:
         )
         for name in (*PROPOSERS, "judge", "last")
     }
+
+    def timeout(*asked: str) -> float:
+        if not fault.ended_by_timeout or faulty.isdisjoint(asked):
+            return 60
+        goes_on = fault.streamed == "" and "last" in asked
+        return 1 if goes_on or faulty < set(asked) else 0.5
+
     return ChatMixture(
-        [Propose(PROPOSERS), Rank("judge", 2), Aggregate("last")],
+        [
+            Propose(PROPOSERS, timeout=timeout(*PROPOSERS)),
+            Rank("judge", 2, timeout=timeout("judge")),
+            Aggregate("last", timeout=timeout("last")),
+        ],
         client=client,
-        timeout=timeout,
     )
 
 
@@ -168,7 +182,7 @@ async def test_a_fault_costs_no_more_than_it_must(
 ) -> None:
     """The best answer that is left, or an error that says why and keeps the rest."""
     with served(fault, faulty) as stub:
-        model = mixture(stub, fault.timeout)
+        model = mixture(stub, fault, faulty)
         if fault.says == "" and faulty != {"judge"}:
             message = await ask(model, how)
             assert message.response_metadata["mixture"]["status"] == "complete"
@@ -207,7 +221,7 @@ async def test_a_fault_of_the_streaming_aggregator_is_told(
     """A stream ends in an answer or in an error, and nothing is asked anew."""
     says = fault.says if fault.streamed is None else fault.streamed
     with served(fault, {"last"}) as stub:
-        model = mixture(stub, fault.timeout)
+        model = mixture(stub, fault, {"last"})
         if says == "":
             message = await ask(model, how)
             assert message.text.strip() == (fault.answer.text or "").strip()
@@ -225,7 +239,7 @@ def test_a_reply_cut_by_length_is_an_answer_whose_row_says_so() -> None:
     """What was cut off at the token limit is used, and marked in the history."""
     cut = next(fault for fault in FAULTS if fault.name == "cut by length")
     with served(cut, {"p1", "last"}) as stub:
-        state = mixture(stub, cut.timeout).graph.invoke(
+        state = mixture(stub, cut, {"p1", "last"}).graph.invoke(
             {"messages": [("user", "Why?")]}
         )
     rows = [call for row in state["mixture"]["history"] for call in row["llm_calls"]]

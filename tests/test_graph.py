@@ -3,8 +3,9 @@
 import asyncio
 import json
 import operator
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
@@ -47,7 +48,7 @@ from langchain_mixture import (
     self_moa,
     together_moa,
 )
-from tests.models import Scripted, Streaming, ask, models
+from tests.models import Scripted, Streaming, ask, called, models
 
 
 def thread(name: str = "1") -> Any:
@@ -285,12 +286,111 @@ def test_a_wide_step_is_not_narrowed_by_a_thread_pool() -> None:
     assert state["mixture"]["status"] == "complete"
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: create_mixture([Propose(["a"])], deadlin=1),  # type: ignore[arg-type]  # as below
+            "create_mixture has no argument 'deadlin'; nearest: deadline",
+        ),
+        (
+            lambda: asyncio.run(run([Propose(["a"])], "Why?", max_cals=1)),  # type: ignore[arg-type]  # as below
+            "run has no argument 'max_cals'; nearest: max_calls",
+        ),
+        (
+            lambda: self_moa("a", temperature=1),  # type: ignore[arg-type]  # as below
+            "self_moa has no argument 'temperature'; nearest: temp",
+        ),
+        (
+            lambda: moa_lite(["a"], "a", layers=3),  # type: ignore[arg-type]  # as below
+            "moa_lite has no argument 'layers'; allowed: proposers, aggregator, temp, ",
+        ),
+        (
+            lambda: together_moa(agregator="a"),  # type: ignore[arg-type]  # as below
+            "together_moa has no argument 'agregator'; nearest: aggregator",
+        ),
+        (
+            lambda: robust_moa(["a"], "a", sed=1),  # type: ignore[arg-type]  # a type checker sees it, too
+            "robust_moa has no argument 'sed'; nearest: seed",
+        ),
+    ],
+)
+def test_a_misspelt_keyword_names_the_nearest(
+    make: Callable[[], Any], message: str
+) -> None:
+    """Where a function does not have a keyword, the error says which one it has."""
+    with pytest.raises(InvalidMixtureError, match=re.escape(message)):
+        make()
+
+
 def test_an_empty_conversation_is_an_error() -> None:
     """Nothing is asked where there is no message."""
     client = models("a")
-    with pytest.raises(StepFailedError, match=r"1_propose: .*conversation is empty"):
-        create_mixture([Propose(["a"])], client=client).invoke({"messages": []})
+    graph = create_mixture([Propose(["a"])], client=client)
+    message = "1_propose: the conversation is empty; messages must hold one or more"
+    with pytest.raises(StepFailedError, match=message):
+        graph.invoke({"messages": []})
+    builder = StateGraph(MessagesState).add_node("mixture", graph)
+    around = builder.add_edge(START, "mixture").compile()
+    with pytest.raises(StepFailedError, match=message):
+        around.invoke({"messages": []})
     assert client["a"].asked == []
+
+
+class Questions(TypedDict):
+    """The state of a graph that has no messages."""
+
+    question: str
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize("face", ["alone", "on a thread", "as a subgraph"])
+async def test_an_input_without_messages_is_an_error_that_says_so(
+    face: str, how: str
+) -> None:
+    """What was given is named; no earlier question of the thread is answered again."""
+    client = models("a")
+    graph: Any = create_mixture(
+        [Propose(["a"])], client=client, checkpointer=InMemorySaver()
+    )
+    if face == "on a thread":
+        await graph.ainvoke(ask(), thread())
+    if face == "as a subgraph":
+        builder = StateGraph(Questions).add_node("mixture", graph)
+        graph = builder.add_edge(START, "mixture").compile()
+    asked = len(client["a"].asked)
+    message = "messages is missing in the input, which has 'question'; allowed: "
+    with pytest.raises(InvalidMixtureError, match=message):
+        await called(graph, how, {"question": "Why?"}, thread())
+    assert len(client["a"].asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "in the input, which has nothing"),
+        ({"messages": None, "n": 1}, "in the input, which has 'n'"),
+        ("Why?", "in the input, which is 'Why\\?'"),
+        ([HumanMessage("Why?")], r"in the input, which is \[a HumanMessage\]"),
+    ],
+)
+def test_an_input_that_is_no_state_is_an_error(given: Any, message: str) -> None:
+    """What a chat model would take is refused, with the form that a graph takes."""
+    with pytest.raises(InvalidMixtureError, match=message):
+        create_mixture([Propose(["a"])], client=models("a")).invoke(given)
+
+
+def test_a_state_of_a_class_is_an_input() -> None:
+    """A graph around it may keep its state in a dataclass."""
+
+    @dataclass
+    class Talk:
+        messages: Annotated[list[Any], operator.add]
+
+    graph = create_mixture([Propose(["a"])], client=models("a"))
+    around: Any = StateGraph(Talk).add_node("mixture", graph)
+    state = around.add_edge(START, "mixture").compile().invoke(ask())
+    assert state["messages"][-1].text == "a answers"
 
 
 def test_a_seed_makes_what_is_drawn_repeatable_and_the_history_tells_it() -> None:
@@ -765,7 +865,12 @@ class Broken(Step):
     def keep(
         self, responses: Sequence[Response], replies: Sequence[Reply]
     ) -> list[Response]:
-        faulty: Any = {"keep": None, "text": ["x"], "part": [{"text": "x"}]}
+        faulty: Any = {
+            "keep": None,
+            "text": ["x"],
+            "part": [{"text": "x"}],
+            "too much": [*responses, *responses],
+        }
         return faulty[self.fault]  # type: ignore[no-any-return]
 
 
@@ -777,6 +882,7 @@ class Broken(Step):
         ("keep", r"keep\(\) returned None; it must return a list"),
         ("text", r"keep\(\) returned a list with 'x'; it must hold responses"),
         ("part", r"keep\(\) returned a list with a dict; it must hold responses"),
+        ("too much", r"2_broken: .*keep\(\) left 2 responses of at most 1"),
     ],
 )
 def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) -> None:

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -32,11 +33,14 @@ from langchain_mixture import (
     Take,
     count_calls,
     create_mixture,
-    function_model,
     run,
     together_moa,
 )
-from tests.models import Crowd, Scripted, Streaming, ask, called, models
+from langchain_mixture.agents import function_model
+from langchain_mixture.errors import counted
+from langchain_mixture.running.run import Run
+from langchain_mixture.running.waiting import Quorum, Wait
+from tests.models import Crowd, Scripted, Streaming, ask, called, models, settle
 from tests.openai_stub import Answer, Stub, serve
 
 KEY: Any = "none"
@@ -174,6 +178,19 @@ async def test_a_branch_that_starts_late_does_not_ask(asynchronous: bool) -> Non
     assert len(state["mixture"]["history"][0]["llm_calls"]) == 1
 
 
+def test_a_quorum_of_one_is_told_in_the_singular() -> None:
+    """Both messages, and those that count seconds and tokens, agree with a 1."""
+    quorum = Quorum(1, grace=0.0)
+    with Wait(None, None, quorum).held(lambda: None) as first:
+        first.has_answer = True
+    second = Wait(None, None, quorum)
+    assert str(second.error()) == "not waited for: 1 other had answered"
+    assert quorum.met == "1 other had answered"
+    timed = Wait(1.0, None, Quorum(2, grace=0.0))
+    assert str(timed.error()) == "no answer within 1 second"
+    assert counted(1_234_567, "token") == "1234567 tokens"
+
+
 def test_a_quorum_that_is_met_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     """The caller's own rule was met: nothing is logged as degraded."""
     client = models("a", b=OSError("down"))
@@ -258,29 +275,37 @@ def test_refine_keeps_the_originals_of_calls_it_does_not_wait_for(
     assert outputs == ["r answers", "b answers"]
 
 
-def test_supersteps_leave_nothing_behind() -> None:
-    """The last branch of a step takes away what they shared, a quorum included."""
+def test_a_run_leaves_nothing_behind(left_behind: Any) -> None:
+    """What its steps shared, a quorum included, goes with it."""
     graph = create_mixture([Propose(["a", "b"], quorum=1)], client=models("a", "b"))
     graph.batch([ask()] * 20)
-    assert left_behind(graph) == {}
+    assert left_behind() == []
 
 
-def left_behind(graph: Any) -> Any:
-    """Give what the branches of the first step still share."""
-    return graph.builder.nodes["1_propose"].runnable._layer.supersteps
+@pytest.fixture
+def left_behind() -> Callable[[], list[Run]]:
+    """Give the runs of this test that are still alive."""
+
+    def alive() -> list[Run]:
+        gc.collect()
+        return [thing for thing in gc.get_objects() if isinstance(thing, Run)]
+
+    others = weakref.WeakSet(alive())
+    return lambda: [run for run in alive() if run not in others]
 
 
 def test_branches_that_begin_at_once_share_one_superstep() -> None:
-    """However they race, the quorum and the questions of a step are one."""
+    """However they race, the quorum and the attempts of a step are one."""
     graph: Any = create_mixture([Propose(["a", "b"])], client=models("a", "b"))
     layer = graph.builder.nodes["1_propose"].runnable._layer
     barrier = threading.Barrier(8, timeout=BOUND)
-    for checkpoint in map(str, range(50)):
+    for _ in range(50):
         shared: list[Any] = []
+        run = Run()
 
-        def begin(checkpoint: str = checkpoint, shared: Any = shared) -> None:
+        def begin(run: Run = run, shared: Any = shared) -> None:
             barrier.wait()
-            shared.append(layer.superstep((checkpoint, None), {}))
+            shared.append(layer.superstep(run))
 
         racing = [threading.Thread(target=begin) for _ in range(8)]
         for racer in racing:
@@ -319,7 +344,7 @@ def test_two_runs_that_resume_one_checkpoint_do_not_share_a_quorum() -> None:
 
 @pytest.mark.parametrize("where", ["interrupt_before", "interrupt_after"])
 def test_runs_that_are_interrupted_at_every_node_leave_nothing_behind(
-    where: str,
+    where: str, left_behind: Any
 ) -> None:
     """What branches share goes with the last of them, wherever the run is cut."""
     breaks: dict[str, Any] = {where: "*"}
@@ -334,13 +359,15 @@ def test_runs_that_are_interrupted_at_every_node_leave_nothing_behind(
     while graph.get_state(config).next:
         state = graph.invoke(None, config)
     assert state["messages"][-1].text == "a answers"
-    assert left_behind(graph) == {}
+    assert left_behind() == []
 
 
 # LangGraph never awaits the branch that still queued up.
 @pytest.mark.filterwarnings("ignore:.*arun_with_retry:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind() -> None:
+async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind(
+    left_behind: Any,
+) -> None:
     """Nor do those whose branches have not all run."""
     begun = asyncio.Event()
 
@@ -353,12 +380,13 @@ async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind() -> None
     graph: Any = create_mixture([Propose([slow] * 3)])
     task = asyncio.ensure_future(graph.ainvoke(ask(), {"max_concurrency": 2}))
     await begun.wait()
-    assert left_behind(graph)
+    assert left_behind()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert left_behind(graph) == {}
-    gc.collect()
+    del task  # its error holds the frames of the run, and so do waiting callbacks
+    await settle()
+    assert left_behind() == []
 
     def consult(_: Any) -> str:
         return str(interrupt("what do you say?"))
@@ -369,7 +397,7 @@ async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind() -> None
     graph.invoke(ask(), config)
     state = graph.invoke(Command(resume="yes"), config)
     assert state["mixture"]["history"][0]["outputs"] == ["yes", "a answers"]
-    assert left_behind(graph) == {}
+    assert left_behind() == []
 
 
 @pytest.mark.parametrize(
@@ -671,7 +699,7 @@ def test_tokens_that_a_model_does_not_report_are_estimated_and_said_to_be() -> N
 
 def test_max_concurrency_bounds_the_calls_in_flight() -> None:
     """One mixture makes no more calls at once than it may."""
-    crowd = Crowd(model="m")
+    crowd = Crowd(model="m", together=2)
     graph = create_mixture([Propose([crowd] * 8), Aggregate(crowd)])
     graph.invoke(ask(), {"max_concurrency": 2})
     assert crowd.most == 2

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from langchain_mixture.prompts import RANK
-from langchain_mixture.ranking import ranking
+from langchain_mixture.steps.prompts import RANK
+from langchain_mixture.steps.ranking import ranking
 
 
 @pytest.mark.parametrize(

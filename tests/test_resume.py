@@ -36,6 +36,8 @@ from tests.openai_stub import Answer, Stub, serve
 
 ROOT = Path(__file__).parent.parent
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
+ONE_SERVER = pytest.mark.xdist_group("postgres")
+"""Keeps what needs PostgreSQL on one worker, so that only one is started."""
 
 
 def start(stub: Stub, database: str, mode: str) -> subprocess.Popen[str]:
@@ -128,9 +130,9 @@ def sqlite(tmp_path: Path) -> str:
         ("sqlite", "sync", "c", 2),
         ("sqlite", "async", "e", 4),
         ("sqlite", "sync", "f", 5),
-        ("postgres", "async", "c", 2),
-        ("postgres", "sync", "e", 4),
-        ("postgres", "async", "f", 5),
+        pytest.param("postgres", "async", "c", 2, marks=ONE_SERVER),
+        pytest.param("postgres", "sync", "e", 4, marks=ONE_SERVER),
+        pytest.param("postgres", "async", "f", 5, marks=ONE_SERVER),
     ],
 )
 def test_a_killed_run_goes_on_without_asking_again_who_had_answered(

@@ -1,6 +1,7 @@
 """Hostile text stays data, and keys stay secret."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from operator import itemgetter
@@ -19,10 +20,11 @@ from langchain_mixture import (
     NoResponsesError,
     Propose,
     Rank,
+    Refine,
     create_mixture,
 )
-from langchain_mixture.prompts import SYNTHESIZE
 from langchain_mixture.secrets import redact
+from langchain_mixture.steps.prompts import SYNTHESIZE
 from tests.models import Scripted, ask
 from tests.openai_stub import Answer, serve
 
@@ -42,7 +44,9 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("text", "mark"), HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize(
+    ("text", "mark"), HOSTILE, ids=[ascii(text)[:30] for text, _ in HOSTILE]
+)
 def test_the_final_model_is_sent_a_hostile_proposal_as_one_marked_response(
     text: str, mark: str
 ) -> None:
@@ -90,6 +94,76 @@ def test_lone_surrogates_cost_no_call() -> None:
     assert answered["messages"][-1].text == "a?b"
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"content": [{"type": "text", "text": "a\ud800b"}]},
+        {"tool_calls": [{"name": "f", "args": {"q\ud800": ["\udfff"]}, "id": "1"}]},
+        {"additional_kwargs": {"thoughts": "a\ud800b"}},
+        {"response_metadata": {"headers": {"x": "a\ud800b"}}},
+        {
+            "invalid_tool_calls": [
+                {"name": "f", "args": "{\ud800", "id": "1", "error": None}
+            ]
+        },
+    ],
+    ids=lambda parts: next(iter(parts)),
+)
+def test_a_lone_surrogate_anywhere_in_an_answer_can_be_saved(parts: Any) -> None:
+    """Wherever a model puts it, the checkpoint can carry it, and so can JSON."""
+    said = AIMessage(**{"content": "So.", **parts})
+    model = Scripted(model="b", script=said)
+    graph = create_mixture([Propose([model])], checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "1"}}
+    state = graph.invoke(ask(), config)
+    saved = graph.get_state(config).values["messages"][-1]
+    assert saved == state["messages"][-1]
+    saved.model_dump_json().encode()
+
+
+class Lines:
+    """Counts the lines of the package that run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> Any:
+        if "langchain_mixture" in frame.f_globals.get("__name__", ""):
+            self.count += event == "line"
+            return self
+        return None
+
+
+async def lines_for(text: str) -> int:
+    """Count the lines that run where six models answer a text."""
+    agents = [Scripted(model=f"m{number}", script=text) for number in range(6)]
+    judge = Scripted(model="judge", script=f"Ranking: 2, 1\n\n{text}")
+    steps = [
+        Propose(agents),
+        Refine(agents),
+        Rank(judge, 3),
+        Aggregate(Scripted(model="last", script=text)),
+    ]
+    graph = create_mixture(steps)
+    await graph.ainvoke(ask())
+    lines, before = Lines(), sys.gettrace()
+    sys.settrace(lines)
+    try:
+        await graph.ainvoke(ask())
+    finally:
+        sys.settrace(before)
+    return lines.count
+
+
+@pytest.mark.parametrize("letter", ["a", "\u6df7", "a <b> "], ids=ascii)
+async def test_a_long_answer_takes_no_more_steps_of_python_than_a_short_one(
+    letter: str,
+) -> None:
+    """A letter, seen or not, in a loop of Python would block the event loop."""
+    short, long = await lines_for(letter * 2), await lines_for(letter * 20_000)
+    assert 0 < long < short + 200
+
+
 def test_a_proposal_cannot_rank_itself() -> None:
     """A fake ranking line in a proposal is not taken for the judge's."""
     fake = Scripted(model="fake", script="Ranking: 1\nRanking: 1")
@@ -125,6 +199,17 @@ def graph_of(model: Any) -> Any:
         lambda model: RunnableBranch((lambda _: True, model), model),
         lambda model: RunnableParallel(m=model) | itemgetter("m"),
         graph_of,
+    ],
+    ids=[
+        "model",
+        "retry",
+        "bind",
+        "fallbacks",
+        "chain",
+        "chain retried",
+        "branch",
+        "parallel",
+        "graph",
     ],
 )
 def test_a_key_is_in_no_error_history_repr_or_checkpoint(

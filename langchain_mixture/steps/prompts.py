@@ -6,6 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
@@ -144,16 +145,47 @@ def query_of(conversation: Sequence[BaseMessage]) -> str:
 
 def _mark(texts: Sequence[str]) -> str:
     """Make a mark that occurs in no text, nor anything that looks like it."""
-    everything = "\n".join(map(_plain, texts))
-    mark = "response"
-    while re.search(rf"</?{mark}(?!_)", everything):
-        mark += "_"
-    return mark
+    everything = "|".join(map(_tags, texts))
+    taken = {len(found[1]) for found in re.finditer(r"</?response(_*)", everything)}
+    return "response" + "_" * next(n for n in count() if n not in taken)
 
 
-def _plain(text: str) -> str:
-    """Write a text as a model may read it: without case, space, and look-alikes."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-        text = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    return re.sub(r"\s", "", text.casefold())
+_LESS_THAN = "<\uff1c\ufe64\u226e\u2039\u276e\u1438\U000e003c"
+"""What a model may take for "<"."""
+
+# A tag begins with what may be an "r", and ends at a visible ASCII character which is
+# not in "</response_".
+_TAG = re.compile(
+    rf"[{_LESS_THAN}][\0- /\x7f]*[rR\x80-\U0010ffff][^!-.0-@A-DF-MQT-\^`a-df-mqt-~]*"
+)
+
+# Normalizing leaves these: signs like "<", Cyrillic, Greek and small capital letters.
+_LOOK_ALIKES = str.maketrans(
+    "\u2039\u276e\u1438\u0435\u1d07\u043e\u03bf\u1d0f\u0440\u03c1\u1d18"
+    "\u0455\ua731\u0433\u0280\u0578\u0274",
+    "<<<eeooopppssrrnn",
+)
+
+_INVISIBLE_ASCII = {0xE0000 + code: code for code in range(0x20, 0x7F)}
+"""Tag characters: a second ASCII, which is not seen, but which some models read."""
+
+
+def _tags(text: str) -> str:
+    """Return the parts of a text that may pass for a mark, as a model may read them.
+
+    Case, look-alikes, spaces, and what is not seen make no difference.
+    """
+    if not any(sign in text for sign in _LESS_THAN):  # most texts, in no time
+        return ""
+    found = "|".join(_TAG.findall(text))
+    if not found.isascii():
+        found = f"{found}|{found.translate(_INVISIBLE_ASCII)}"
+        # By letter: normalizing a whole text can take quadratic time.
+        found = found.translate({ord(letter): _plain(letter) for letter in set(found)})
+    return re.sub(r"[^a-z</_|]", "", found.casefold())
+
+
+def _plain(letter: str) -> str:
+    """Return a letter in ASCII, without accents; empty where there is none like it."""
+    folded = unicodedata.normalize("NFKD", letter).casefold().translate(_LOOK_ALIKES)
+    return folded.encode("ascii", "ignore").decode()

@@ -11,7 +11,8 @@ from typing import Any
 
 from langchain_mixture.errors import shown
 from langchain_mixture.records import Reply, Response
-from langchain_mixture.steps import Agent, CheckedStep
+from langchain_mixture.steps.base import Agent
+from langchain_mixture.steps.checks import CheckedStep
 
 
 @dataclass(frozen=True)

@@ -1,90 +1,32 @@
-"""What a model is asked: the caller's request, and the question of a step."""
+"""One call to one agent, with all that it takes to ask it."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import queue
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
-from langchain_mixture.agents import Member
-from langchain_mixture.nesting import callbacks_of, listens
+from langchain_mixture.agents.resolve import ResolvedAgent
+from langchain_mixture.agents.wrappers import over_messages
+from langchain_mixture.callbacks import callbacks_of
+from langchain_mixture.compat import is_message_stream
 from langchain_mixture.records import Call
-from langchain_mixture.wrappers import beneath, over_messages
-
-FREE_CHOICES = (None, "auto")
-"""The values of `tool_choice` under which a model need not call a tool."""
+from langchain_mixture.running.run import Run
 
 
 @dataclass(frozen=True)
-class Request:
-    """The tools and settings of one call of a ChatMixture.
-
-    The answering step's calls get all of it. Under a free tool choice the other steps
-    that write get the tools too, and what they would call is written out for the next.
-    """
-
-    tools: Sequence[Any] = ()
-    tool_choice: Any = None
-    binding: Mapping[str, Any] = field(default_factory=dict)
-    """What else `bind_tools` was given: strict, response_format, …"""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the answering call: temperature, max_tokens, stop, …"""
-    waiting: set[queue.SimpleQueue[Future[Any] | None]] = field(
-        default_factory=set, compare=False
-    )
-    """Where sync calls that are under way wait for what comes of them."""
-
-    def cancel(self) -> None:
-        """Give up the sync calls that are under way."""
-        for events in list(self.waiting):
-            given_up: Future[Any] = Future()
-            given_up.set_exception(asyncio.CancelledError())
-            events.put(given_up)
-
-    @property
-    def binds(self) -> bool:
-        """Whether there is anything for `bind_tools`."""
-        return bool(self.tools or self.binding)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether the answer may do without a tool, so that advisers may have them."""
-        return bool(self.tools) and self.tool_choice in FREE_CHOICES
-
-    def bound(
-        self,
-        runnable: Runnable[Any, Any],
-        *,
-        answering: bool,
-        config: RunnableConfig | None = None,
-    ) -> Runnable[Any, Any]:
-        """Bind the tools to an agent, beneath its wrappers.
-
-        Raises:
-            NotImplementedError: The agent cannot bind tools.
-        """
-        options: dict[str, Any] = dict(self.binding) if answering else {}
-        if answering and self.tool_choice is not None:
-            options["tool_choice"] = self.tool_choice
-        return beneath(runnable, lambda leaf: _bind(leaf, self.tools, options), config)
-
-
-@dataclass(frozen=True)
-class Question:
+class Attempt:
     """One call to one agent, with all that it takes to ask it."""
 
-    member: Member
+    agent: ResolvedAgent
     call: Call
-    request: Request
+    run: Run
     step: str
     """The step's name, such as `1_propose`."""
     index: int
@@ -110,29 +52,29 @@ class Question:
         self, config: RunnableConfig
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
         """Give what is invoked, and with what."""
-        runnable, messages = self.member.runnable, self.call["messages"]
-        if self.request.binds:
+        runnable, messages = self.agent.runnable, self.call["messages"]
+        if self.run.request.binds:
             tooled = self._with_tools(config)
             if tooled is None:
                 messages = tools_as_text(messages)
             else:
                 runnable = tooled
-        if self.member.sample > 1 and messages:
+        if self.agent.sample > 1 and messages:
             # A cache of model answers would else give every sample the same one.
             last = messages[-1]
-            metadata = {**last.response_metadata, "sample": self.member.sample}
+            metadata = {**last.response_metadata, "sample": self.agent.sample}
             marked = last.model_copy(update={"response_metadata": metadata})
             messages = [*messages[:-1], marked]
-        if self.member.is_graph:
+        if self.agent.is_graph:
             runnable = over_messages(runnable, config)
         return runnable, messages
 
     def _with_tools(self, config: RunnableConfig) -> Runnable[Any, Any] | None:
-        if not self.may_answer and not (self.writes and self.request.is_free):
+        if not self.may_answer and not (self.writes and self.run.request.is_free):
             return None
-        runnable = self.member.runnable
+        runnable = self.agent.runnable
         try:
-            return self.request.bound(
+            return self.run.request.bound(
                 runnable, answering=self.may_answer, config=config
             )
         except NotImplementedError:
@@ -142,8 +84,8 @@ class Question:
 
     def arguments(self) -> dict[str, Any]:
         """Give the keyword arguments: the caller's go before the step's."""
-        own = dict(self.member.arguments)
-        return {**own, **self.request.arguments} if self.may_answer else own
+        own = dict(self.agent.arguments)
+        return {**own, **self.run.request.arguments} if self.may_answer else own
 
     def config(
         self, config: RunnableConfig, handlers: Sequence[BaseCallbackHandler]
@@ -153,14 +95,14 @@ class Question:
         if not self.visible:
             # A message stream of LangGraph's would make every model stream.
             for handler in list(callbacks.handlers):
-                if listens(handler) and type(handler).__module__.startswith(
-                    "langgraph"
-                ):
+                if is_message_stream(handler):
                     callbacks.remove_handler(handler)
         # In front: who is given up must be stopped before a stream hears of it.
         callbacks.handlers[:0] = handlers
         callbacks.inheritable_handlers[:0] = handlers
-        mark = {"mixture_step": self.step, "mixture_agent": self.member.name}
+        mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
+        if self.run.has_own_pool:
+            config = {**config, "max_concurrency": self.run.max_concurrency}
         return {
             **config,
             "callbacks": callbacks,
@@ -170,15 +112,6 @@ class Question:
                 *([] if self.visible else [TAG_NOSTREAM]),
             ],
         }
-
-
-def _bind(
-    leaf: Runnable[Any, Any], tools: Sequence[Any], options: Mapping[str, Any]
-) -> Runnable[Any, Any]:
-    if isinstance(leaf, RunnableSequence) or not hasattr(leaf, "bind_tools"):
-        raise NotImplementedError
-    bound: Runnable[Any, Any] = leaf.bind_tools(list(tools), **options)
-    return bound
 
 
 def tools_as_text(messages: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -8,12 +8,13 @@ from typing import Any, cast
 from langchain_core.language_models import ModelProfile
 from langchain_core.runnables import Runnable
 
-from langchain_mixture.agents import Client
+from langchain_mixture.agents.resolve import Client
+from langchain_mixture.agents.wrappers import leaves, name_of
 from langchain_mixture.errors import InvalidMixtureError
-from langchain_mixture.layers import Layer, layers_of, whom
-from langchain_mixture.limits import Options
-from langchain_mixture.steps import Agent, Step
-from langchain_mixture.wrappers import leaves, name_of
+from langchain_mixture.options import Options
+from langchain_mixture.plan import bounds_of
+from langchain_mixture.running.layer import Layer, layers_of
+from langchain_mixture.steps.base import Agent, Step
 
 
 def outline_of(steps: Sequence[Step]) -> list[str]:
@@ -26,7 +27,7 @@ def outline_of(steps: Sequence[Step]) -> list[str]:
     """
     return [
         f"{type(step).__name__}({', '.join(_name(agent) for agent in agents)})"
-        for step, agents in zip(steps, whom(steps, Options()), strict=True)
+        for step, (agents, _) in zip(steps, bounds_of(steps, Options()), strict=True)
     ]
 
 
@@ -48,8 +49,8 @@ def profile_of(steps: Sequence[Step], client: Client) -> ModelProfile | None:
         return None
 
     def profiles(some: Sequence[Layer]) -> list[Mapping[str, Any]]:
-        asked = [m for layer in some for m in (*layer.members, *layer.fallbacks)]
-        models = [leaf for member in asked for leaf in leaves(member.runnable)]
+        asked = [m for layer in some for m in (*layer.agents, *layer.fallbacks)]
+        models = [leaf for agent in asked for leaf in leaves(agent.runnable)]
         return [getattr(model, "profile", None) or {} for model in models]
 
     answering = profiles([layer for layer in layers if layer.answering])

@@ -10,10 +10,11 @@ from typing import ClassVar
 from langchain_core.messages import BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
 
-from langchain_mixture import prompts
-from langchain_mixture.ranking import ranking
 from langchain_mixture.records import Call, Reply, Response, answered
-from langchain_mixture.steps import SHOWING, Agent, CheckedStep, Prompt, Timeout
+from langchain_mixture.steps import prompts
+from langchain_mixture.steps.base import Agent, Prompt, Timeout
+from langchain_mixture.steps.checks import SHOWING, CheckedStep
+from langchain_mixture.steps.ranking import ranking
 
 
 def _asked(

@@ -9,16 +9,17 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage
 
 from langchain_mixture.errors import NoResponsesError, StepFailedError
-from langchain_mixture.layers import Layer, MixtureState
 from langchain_mixture.records import (
     HistoryRow,
-    Mixture,
     Reply,
     Response,
+    Result,
     answered,
     row,
     usage_of,
 )
+from langchain_mixture.running.layer import Layer
+from langchain_mixture.running.state import MixtureState
 
 logger = logging.getLogger("langchain_mixture")
 
@@ -38,7 +39,7 @@ def update(
     """
     before = layer.before(state)
     incoming = before["responses"]
-    failures, notes = _outcome(layer, replies)
+    failures, notes = _reasons(layer, replies)
     reasons = [*failures, *notes]
     failed = any(reply["error"] is not None for reply in replies)
     if not kept and incoming and failed and _keeps(layer, replies):
@@ -52,7 +53,7 @@ def update(
     ]
     if not kept:
         raise _failed(layer, replies, incoming, history, reasons)
-    mixture = Mixture(
+    result = Result(
         status="degraded" if failures else before["status"],
         reasons=[*before["reasons"], *reasons],
         responses=kept,
@@ -64,14 +65,14 @@ def update(
         **{reply["id"]: m for reply in replies if (m := reply["message"])},
     }
     if layer.last:
-        answer = _answer(kept[0], messages.get(kept[0]["id"]), mixture)
+        answer = _answer(kept[0], messages.get(kept[0]["id"]), result)
         if answer.id in {message.id for message in state["messages"]}:
             answer.id = None  # a cached answer: it must not replace the first one
-        return {"messages": [answer], "mixture": mixture, "answers": {}}
-    return {"mixture": mixture, "answers": messages}
+        return {"messages": [answer], "mixture": result, "answers": {}}
+    return {"mixture": result, "answers": messages}
 
 
-def _outcome(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
+def _reasons(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
     """Say what failed, or, where a quorum was met, on how many answers it rests."""
     # A failed call that was answered when a run was resumed is no failure.
     last_of = {(reply["index"], reply["attempt"]): reply for reply in replies}
@@ -95,9 +96,9 @@ def _outcome(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[st
 
 
 def _said(layer: Layer, reply: Reply) -> str:
-    member = layer.members[reply["index"]]
-    repeats = reply["attempt"] == 0 and member.sample > 1
-    name = f"{member.name}#{member.sample}" if repeats else reply["agent"]
+    agent = layer.agents[reply["index"]]
+    repeats = reply["attempt"] == 0 and agent.sample > 1
+    name = f"{agent.name}#{agent.sample}" if repeats else reply["agent"]
     return f"{name} {_VERBS[reply['outcome']]} {reply['error']}"
 
 
@@ -135,12 +136,10 @@ _VERBS: Final = {
 }
 
 
-def _answer(
-    response: Response, message: AIMessage | None, mixture: Mixture
-) -> AIMessage:
+def _answer(response: Response, message: AIMessage | None, result: Result) -> AIMessage:
     """Make the answer of the chosen response, of the model's own message if it is."""
-    if mixture["status"] == "degraded":
-        logger.warning("degraded answer: %s", "; ".join(mixture["reasons"]))
+    if result["status"] == "degraded":
+        logger.warning("degraded answer: %s", "; ".join(result["reasons"]))
     if message is None:
         message = AIMessage(response["text"], tool_calls=response["tool_calls"])
     elif message.text != response["text"] or (
@@ -154,6 +153,6 @@ def _answer(
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,
         )
-    about = {key: mixture[key] for key in ("status", "reasons", "usage")}
+    about = {key: result[key] for key in ("status", "reasons", "usage")}
     metadata = {**message.response_metadata, "mixture": about}
     return message.model_copy(update={"response_metadata": metadata})

@@ -13,16 +13,11 @@ from typing import Any, TypeAlias, cast
 from langchain_core.runnables import Runnable, RunnableSequence
 from langgraph.pregel.protocol import PregelProtocol
 
+from langchain_mixture.agents.function_model import ClientFunction, FunctionChatModel
+from langchain_mixture.agents.wrappers import is_model, leaves, name_of, unwrapped
 from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.function_model import ClientFunction, FunctionChatModel
-from langchain_mixture.secrets import cleaner, describe
-from langchain_mixture.steps import Agent, Step
-from langchain_mixture.wrappers import (
-    is_model,
-    leaves,
-    name_of,
-    unwrapped,
-)
+from langchain_mixture.secrets import cleaner, describe, redact_error
+from langchain_mixture.steps.base import Agent, Step
 
 Client: TypeAlias = (
     Runnable[Any, Any]
@@ -45,7 +40,7 @@ _CLIENTS = (
 
 
 @dataclass(frozen=True)
-class Member:
+class ResolvedAgent:
     """One agent of one step, ready to be asked."""
 
     name: str
@@ -77,9 +72,9 @@ class Member:
         )
 
 
-def members(
+def resolved(
     step: Step, agents: Sequence[Agent], step_name: str, resolve: Resolve
-) -> list[Member]:
+) -> list[ResolvedAgent]:
     """Resolve the agents of a step, and give each a name and a label of its own."""
     arguments = {
         key: value
@@ -88,7 +83,7 @@ def members(
     }
     seen: Counter[str] = Counter()
     taken: set[str] = set()
-    found: list[Member] = []
+    found: list[ResolvedAgent] = []
     for agent in agents:
         try:
             runnable = resolve(agent) if isinstance(agent, str) else agent
@@ -110,7 +105,7 @@ def members(
             repeat += 1
             label = f"{clean}#{repeat}"
         taken.add(label)
-        found.append(Member(name, label, runnable, sample, arguments))
+        found.append(ResolvedAgent(name, label, runnable, sample, arguments))
     return found
 
 
@@ -145,6 +140,7 @@ def _made(make: Callable[[str], object], name: str) -> Runnable[Any, Any]:
     except InvalidMixtureError:
         raise
     except Exception as error:  # whatever a factory raises, the name is the culprit
+        redact_error(error)
         raise InvalidMixtureError(
             f"no model could be made of the name {name!r}: {describe(error)}"
         ) from error

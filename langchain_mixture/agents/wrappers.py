@@ -19,6 +19,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from langgraph.pregel.protocol import PregelProtocol
 
+from langchain_mixture.compat import branches_of
 from langchain_mixture.errors import InvalidMixtureError
 
 
@@ -165,8 +166,8 @@ def with_model(
     """Put another model in front of a structured output's parser."""
     if isinstance(chain, RunnableSequence):
         first = chain.first
-        if isinstance(first, RunnableParallel) and "raw" in first.steps__:
-            raw = first.steps__["raw"]
+        if isinstance(first, RunnableParallel):
+            raw = branches_of(first).get("raw")
             if isinstance(raw, RunnableBinding):
                 return RunnableSequence(
                     RunnableParallel(raw=change(raw)), *chain.middle, chain.last

@@ -20,15 +20,12 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
+from pydantic import PrivateAttr
 
-from langchain_mixture.nesting import (
-    PARENT,
-    Parent,
-    carrying,
-    detached,
-    during,
-    inner_config,
-)
+from langchain_mixture.callbacks import during
+from langchain_mixture.model.nesting import begin, inner_config
+from langchain_mixture.running.request import Request
+from langchain_mixture.running.run import RUN, Caller, Run
 
 
 class GraphChatModel(BaseChatModel):
@@ -43,12 +40,15 @@ class GraphChatModel(BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None,
         kwargs: dict[str, Any],
-    ) -> tuple[Any, dict[str, Any]]:
-        """Give the graph, and what goes into it."""
+    ) -> tuple[Any, dict[str, Any], Request]:
+        """Return the graph, what goes into it, and the tools and settings."""
 
     @abstractmethod
     def _message(self, state: dict[str, Any]) -> AIMessage:
         """Make this model's message of what the graph came to."""
+
+    _carried: Run | None = PrivateAttr(default=None)
+    """The run of a version 3 event stream, for the copy of the model that makes it."""
 
     def invoke(
         self,
@@ -58,9 +58,8 @@ class GraphChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AIMessage:
-        manager = CallbackManager.configure(ensure_config(config)["callbacks"])
-        parent, config = Parent.begun(manager, ensure_config(config))
-        with during(PARENT, parent):
+        run, config = _begin(CallbackManager, config)
+        with during(RUN, run):
             return super().invoke(input, config, stop=stop, **kwargs)
 
     async def ainvoke(
@@ -71,13 +70,12 @@ class GraphChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AIMessage:
-        manager = AsyncCallbackManager.configure(ensure_config(config)["callbacks"])
-        parent, config = Parent.begun(manager, ensure_config(config))
-        with during(PARENT, parent):
+        run, config = _begin(AsyncCallbackManager, config)
+        with during(RUN, run):
             try:
                 return await super().ainvoke(input, config, stop=stop, **kwargs)
             finally:
-                await parent.close()
+                await run.close()
 
     def stream(
         self,
@@ -87,13 +85,11 @@ class GraphChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
-        config = ensure_config(config)
-        manager = CallbackManager.configure(config["callbacks"])
-        parent, config = Parent.begun(manager, config)
+        run, config = _begin(CallbackManager, config)
         chunks = super().stream(input, config, stop=stop, **kwargs)
         try:
             while True:
-                with during(PARENT, parent):
+                with during(RUN, run):
                     chunk = next(chunks, None)
                 if chunk is None:
                     return
@@ -109,32 +105,53 @@ class GraphChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
-        config = ensure_config(config)
-        manager = AsyncCallbackManager.configure(config["callbacks"])
-        parent, config = Parent.begun(manager, config)
+        run, config = _begin(AsyncCallbackManager, config)
         chunks = super().astream(input, config, stop=stop, **kwargs)
         async with aclosing(cast("Any", chunks)):
             try:
                 while True:
-                    with during(PARENT, parent):
+                    with during(RUN, run):
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         return
                     yield chunk
             finally:
-                await parent.close()
+                await run.close()
 
     if not TYPE_CHECKING:  # core's own signatures are what callers are to see
 
         def stream_events(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-            if kwargs.get("version") == "v3":
-                config = carrying(config)
-            return super().stream_events(input, config, **kwargs)
+            model, config = self._for_events(CallbackManager, config, kwargs)
+            return BaseChatModel.stream_events(model, input, config, **kwargs)
 
         def astream_events(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-            if kwargs.get("version") == "v3":
-                config = carrying(config)
-            return super().astream_events(input, config, **kwargs)
+            model, config = self._for_events(AsyncCallbackManager, config, kwargs)
+            return BaseChatModel.astream_events(model, input, config, **kwargs)
+
+    def _for_events(
+        self, manager: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
+    ) -> tuple[GraphChatModel, RunnableConfig | None]:
+        """Make a copy that carries its run: a version 3 stream runs where it is read.
+
+        No context variable can be set around that (langchain-core 1.8.3).
+        """
+        if kwargs.get("version") != "v3":
+            return self, config
+        twin = self.model_copy()
+        twin._carried, config = _begin(manager, config)  # noqa: SLF001  # it is ours
+        return twin, config
+
+    def _entered(
+        self,
+        core: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        request: Request,
+    ) -> Run:
+        """Return the run that this call began, or a new one under core's run."""
+        run = self._carried or RUN.get()
+        ours = run is not None and not run.is_begun and run.is_under(core)
+        entered = run if ours and run else Run(Caller.of(core) if core else None)
+        entered.request = request
+        return entered
 
     def _generate(
         self,
@@ -143,11 +160,10 @@ class GraphChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        graph, inputs = self._prepared(messages, stop, kwargs)
-        config = inner_config(CallbackManager, run_manager)
-        with detached():
-            state = graph.invoke(inputs, config)
-        return self._result(state)
+        graph, inputs, request = self._prepared(messages, stop, kwargs)
+        run = self._entered(run_manager, request)
+        config = inner_config(CallbackManager, run.caller)
+        return self._result(graph.invoke(inputs, config, run=run))
 
     async def _agenerate(
         self,
@@ -156,11 +172,10 @@ class GraphChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        graph, inputs = self._prepared(messages, stop, kwargs)
-        config = inner_config(AsyncCallbackManager, run_manager)
-        with detached():
-            state = await graph.ainvoke(inputs, config)
-        return self._result(state)
+        graph, inputs, request = self._prepared(messages, stop, kwargs)
+        run = self._entered(run_manager, request)
+        config = inner_config(AsyncCallbackManager, run.caller)
+        return self._result(await graph.ainvoke(inputs, config, run=run))
 
     def _stream(
         self,
@@ -169,23 +184,19 @@ class GraphChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        graph, inputs = self._prepared(messages, stop, kwargs)
-        config = inner_config(CallbackManager, run_manager, streams=True)
-        parts = graph.stream(inputs, config, stream_mode=_MODES)
+        graph, inputs, request = self._prepared(messages, stop, kwargs)
+        run = self._entered(run_manager, request)
+        config = inner_config(CallbackManager, run.caller, streams=True)
+        parts = graph.stream(inputs, config, stream_mode=_MODES, run=run)
         state: dict[str, Any] = {}
         try:
-            while True:
-                with detached():
-                    part = next(parts, None)
-                if part is None:
-                    break
+            for part in parts:
                 if (chunk := _chunk_of(part, state)) is not None:
                     yield chunk
             yield self._last_chunk(state)
         finally:
-            inputs["request"].cancel()  # else closing waits for the calls under way
-            with detached():
-                parts.close()
+            run.cancel()  # else closing waits for the calls in flight
+            cast("Any", parts).close()
 
     def _astream(
         self,
@@ -194,31 +205,24 @@ class GraphChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        chunks = self._achunks(messages, stop, run_manager, kwargs)
+        graph, inputs, request = self._prepared(messages, stop, kwargs)
+        run = self._entered(run_manager, request)
+        chunks = self._chunks(graph, inputs, run)
         # Core does not close what it iterates.
-        if (parent := PARENT.get()) is not None:
-            parent.opened.append(chunks)
+        if run is RUN.get():
+            run.streams.append(chunks)
         elif (task := asyncio.current_task()) is not None:  # an event stream's own
             task.add_done_callback(lambda _: _close(chunks))
         return chunks
 
-    async def _achunks(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        run_manager: AsyncCallbackManagerForLLMRun | None,
-        kwargs: dict[str, Any],
+    async def _chunks(
+        self, graph: Any, inputs: Any, run: Run
     ) -> AsyncGenerator[ChatGenerationChunk]:
-        graph, inputs = self._prepared(messages, stop, kwargs)
-        config = inner_config(AsyncCallbackManager, run_manager, streams=True)
-        parts = graph.astream(inputs, config, stream_mode=_MODES)
+        config = inner_config(AsyncCallbackManager, run.caller, streams=True)
+        parts = graph.astream(inputs, config, stream_mode=_MODES, run=run)
         state: dict[str, Any] = {}
-        async with aclosing(parts):
-            while True:
-                with detached():
-                    part = await anext(parts, None)
-                if part is None:
-                    break
+        async with aclosing(cast("Any", parts)):
+            async for part in parts:
                 if (chunk := _chunk_of(part, state)) is not None:
                     yield chunk
         yield self._last_chunk(state)
@@ -237,6 +241,13 @@ class GraphChatModel(BaseChatModel):
             chunk_position="last",
         )
         return ChatGenerationChunk(message=chunk)
+
+
+def _begin(
+    manager: type[CallbackManager | AsyncCallbackManager], config: RunnableConfig | None
+) -> tuple[Run, RunnableConfig]:
+    config = ensure_config(config)
+    return begin(manager.configure(config["callbacks"]), config)
 
 
 _closing: set[asyncio.Task[None]] = set()

@@ -91,7 +91,11 @@ class FunctionChatModel(BaseChatModel):
                 answer = wait_for(answer)
             return self._result(answer, stop)
 
-        return Retrying(**_RETRY)(attempt)
+        def before(state: RetryCallState) -> None:
+            if run_manager is not None and state.attempt_number > 1:
+                run_manager.on_retry(state)
+
+        return Retrying(**_RETRY, before=before)(attempt)
 
     async def _agenerate(
         self,
@@ -111,7 +115,11 @@ class FunctionChatModel(BaseChatModel):
                 await answer if inspect.isawaitable(answer) else answer, stop
             )
 
-        return await AsyncRetrying(**_RETRY)(attempt)
+        async def before(state: RetryCallState) -> None:
+            if run_manager is not None and state.attempt_number > 1:
+                await run_manager.on_retry(state)
+
+        return await AsyncRetrying(**_RETRY, before=before)(attempt)
 
     def _result(self, answer: object, stop: list[str] | None) -> ChatResult:
         match answer:

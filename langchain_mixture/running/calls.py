@@ -1,0 +1,194 @@
+"""Asking one agent, sync and async: whatever happens becomes a recorded reply.
+
+Only cancellation and LangGraph's own control flow (interrupts) pass through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_executor_for_config
+from langgraph.errors import GraphBubbleUp
+
+from langchain_mixture.callbacks import during
+from langchain_mixture.compat import detached
+from langchain_mixture.records import Reply
+from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.reply import Guard, Recorder
+from langchain_mixture.running.waiting import WAIT, Quorum, Wait
+from langchain_mixture.threads import begun
+
+
+def ask(
+    attempts: Sequence[Attempt], config: RunnableConfig, quorum: Quorum
+) -> list[Reply]:
+    """Make a call: attempt one agent after the other until one answers."""
+    replies: list[Reply] = []
+    for attempt in attempts:
+        gate = attempt.run.gate
+        with gate.passed(attempt.index) if gate else nullcontext():
+            replies.append(_ask(attempt, config, quorum))
+        if replies[-1]["outcome"] != "failed":
+            break
+    return replies
+
+
+async def aask(
+    attempts: Sequence[Attempt], config: RunnableConfig, quorum: Quorum
+) -> list[Reply]:
+    """Make a call as `ask` does, on the event loop."""
+    replies: list[Reply] = []
+    for attempt in attempts:
+        replies.append(await _aask(attempt, config, quorum))
+        if replies[-1]["outcome"] != "failed":
+            break
+    return replies
+
+
+def ask_all(
+    calls: Sequence[Sequence[Attempt]], config: RunnableConfig, quorum: Quorum
+) -> list[Reply]:
+    """Make several calls at once."""
+    if len(calls) < 2:  # the caller's thread will do
+        return [r for attempts in calls for r in ask(attempts, config, quorum)]
+    with get_executor_for_config(config) as executor:
+        asked = executor.map(lambda attempts: ask(attempts, config, quorum), calls)
+        return [reply for replies in asked for reply in replies]
+
+
+async def aask_all(
+    calls: Sequence[Sequence[Attempt]], config: RunnableConfig, quorum: Quorum
+) -> list[Reply]:
+    """Make several calls at once, on the event loop."""
+    gate = asyncio.Semaphore(config.get("max_concurrency") or max(1, len(calls)))
+
+    async def one(attempts: Sequence[Attempt]) -> list[Reply]:
+        async with gate:
+            return await aask(attempts, config, quorum)
+
+    tasks = [asyncio.ensure_future(one(attempts)) for attempts in calls]
+    try:
+        return [reply for replies in await asyncio.gather(*tasks) for reply in replies]
+    finally:
+        for task in tasks:  # where one was interrupted
+            task.cancel()
+
+
+def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
+    wait = Wait(attempt.timeout, attempt.ends, quorum)
+    if attempt.run.is_left:
+        raise asyncio.CancelledError
+    recorder = Recorder(attempt, config, wait, wait.sign)
+    if (why := _unasked(attempt, quorum)) is not None:
+        return recorder.unasked(why)
+
+    def invoke() -> object:  # on a thread of its own, in a copy of this context
+        WAIT.set(wait)
+        runnable, messages = attempt.prepared(config)
+        handlers = [Guard(wait), *recorder.handlers]
+        agent_config = attempt.config(config, handlers)
+        with detached():
+            return runnable.invoke(messages, agent_config, **attempt.arguments())
+
+    # Unlike an event it can be told from a signal handler, whatever it interrupts.
+    changed: queue.SimpleQueue[None] = queue.SimpleQueue()
+    attempt.run.waits.add(wait)
+    try:
+        with _recorded(recorder, wait, lambda: changed.put(None)):
+            recorder.answered(_within(wait, invoke, changed))
+    finally:
+        attempt.run.waits.discard(wait)
+    return recorder.reply
+
+
+async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
+    wait = Wait(attempt.timeout, attempt.ends, quorum)
+    timer = asyncio.timeout(wait.left())
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        left = wait.left()
+        if not wait.is_over and left is not None and not timer.expired():
+            timer.reschedule(loop.time() + left)
+
+    def sign() -> None:
+        wait.sign()
+        loop.call_soon_threadsafe(wake)  # a model may write in a thread of its own
+
+    recorder = Recorder(attempt, config, wait, sign)
+    if (why := _unasked(attempt, quorum)) is not None:
+        return recorder.unasked(why)
+    with _recorded(recorder, wait, wake):
+        try:
+            async with timer:
+                with during(WAIT, wait):
+                    output = await _output(attempt, config, recorder)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RuntimeError("the agent was cancelled, and not the run") from error
+        except Exception:
+            if timer.expired():
+                raise wait.error() from None
+            raise
+        recorder.answered(output)
+    return recorder.reply
+
+
+async def _output(
+    attempt: Attempt, config: RunnableConfig, recorder: Recorder
+) -> object:
+    runnable, messages = attempt.prepared(config)
+    agent_config = attempt.config(config, recorder.handlers)
+    arguments = attempt.arguments()
+    with detached():
+        return await runnable.ainvoke(messages, agent_config, **arguments)
+
+
+@contextmanager
+def _recorded(
+    recorder: Recorder, wait: Wait, wake: Callable[[], None]
+) -> Iterator[None]:
+    """Wait for a call; one that fails is a record, and does not end the step."""
+    with wait.held(wake):
+        try:
+            yield
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
+            recorder.failed(error)
+
+
+def _unasked(attempt: Attempt, quorum: Quorum) -> str | None:
+    if quorum.is_closed():
+        return f"not asked: {quorum.met}"
+    if attempt.ends is not None and time.monotonic() >= attempt.ends:
+        return "not asked: its share of the deadline was used up"
+    return attempt.refused
+
+
+def _within(
+    wait: Wait, function: Callable[[], object], changed: queue.SimpleQueue[None]
+) -> object:
+    """Call a function, and give it up when its limit is reached.
+
+    A call that is given up goes on, on a daemon thread that cannot hold the process.
+    """
+    answer = begun(function)
+    answer.add_done_callback(lambda _: changed.put(None))
+    while not answer.done():
+        left = wait.left()
+        if left == 0.0:
+            raise wait.error()
+        with suppress(queue.Empty):
+            changed.get(
+                timeout=None if left is None else min(left, threading.TIMEOUT_MAX)
+            )
+    return answer.result()

@@ -1,0 +1,197 @@
+"""The compiled graph: LangGraph's own, each of whose runs knows that it is one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config, merge_configs
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
+
+from langchain_mixture.compat import detach, made_into, outer_runner
+from langchain_mixture.errors import InvalidMixtureError, shown
+from langchain_mixture.running.run import RUN, Run
+from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
+from langchain_mixture.running.waiting import Gate
+from langchain_mixture.threads import interruptible
+
+T = TypeVar("T")
+
+_END: Final = object()
+
+
+class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOutput]):
+    """A compiled graph whose nodes know the run that they are part of.
+
+    Every method of LangGraph's ends in `stream` or `astream`. Both take a `run`, which
+    is ChatMixture's; without it each call is a run of its own.
+    """
+
+    def __init__(self, *, widest: int = 1, **compiled: Any) -> None:
+        super().__init__(**compiled)
+        self.widest = widest
+        """The most calls of one step."""
+
+    @classmethod
+    def of(
+        cls, graph: CompiledStateGraph[Any, Any, Any, Any], widest: int
+    ) -> MixtureGraph:
+        """Make a mixture's graph of a compiled one."""
+        return made_into(cls, graph, widest=widest)
+
+    if not TYPE_CHECKING:  # LangGraph's own signatures are what callers are to see
+
+        def stream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
+            _check(input)
+            run = run or Run()
+            config = self._in_pool(run, config, **kwargs)
+            context = _context(run)
+            parts = context.run(super().stream, input, config, **kwargs)
+            try:
+                while True:
+                    with interruptible(run.cancel):
+                        part = context.run(next, parts, _END)
+                    if part is _END:
+                        return
+                    yield part
+            finally:
+                context.run(parts.close)
+
+        def astream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
+            _check(input)
+            parts = super().astream(input, config, **kwargs)
+            if run is not None and run.is_begun:  # by `ainvoke`
+                return parts
+            return _parts(parts, _context(run), config)
+
+        async def ainvoke(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
+            context = _context(run)
+            answer = super().ainvoke(input, config, run=context[RUN], **kwargs)
+            return await _within(context, answer, config)
+
+    def _in_pool(
+        self,
+        run: Run,
+        config: RunnableConfig | None,
+        *,
+        stream_mode: Any = None,
+        subgraphs: bool = False,
+        **_: Any,
+    ) -> RunnableConfig:
+        """Make room for a step's calls in the thread pool of a sync run.
+
+        LangGraph's own pool is as wide as `max_concurrency`, else as the machine has
+        cores and four more. A stream of messages also waits for its parts there: with
+        one thread it waits for ever (langgraph 1.2.24), and with as many as calls each
+        step waits for one of them longer. So all calls and the one that waits get a
+        thread, and a gate keeps the caller's bound. `test_concurrency.py` holds it.
+        """
+        merged = ensure_config(merge_configs(self.config, config))
+        limit = merged.get("max_concurrency")
+        modes = [stream_mode] if isinstance(stream_mode, str) else stream_mode or ()
+        waits = subgraphs or "messages" in modes or "custom" in modes
+        needed = max(limit or 0, self.widest) + waits
+        enough = not waits if limit else needed <= (os.cpu_count() or 1) + 4
+        if enough:
+            return config or {}
+        run.has_own_pool, run.max_concurrency = True, limit
+        run.gate = Gate(limit) if limit else None
+        return {**(config or {}), "max_concurrency": needed}
+
+
+def _check(input: object) -> None:
+    """Refuse an input without messages, which LangGraph would take.
+
+    An earlier turn of the thread would be answered again, or an empty conversation.
+    """
+    if input is None or isinstance(input, Command):  # a run goes on
+        return
+    allowed = 'allowed: {"messages": [...]}.'
+    if isinstance(input, Mapping):
+        if input.get("messages") is None:
+            given = [shown(key) for key, value in input.items() if value is not None]
+            keys = ", ".join(given) or "nothing"
+            raise InvalidMixtureError(
+                f"messages is missing in the input, which has {keys}; {allowed}"
+            )
+    elif not hasattr(
+        input, "messages"
+    ):  # a graph around it may have a state of a class
+        raise InvalidMixtureError(
+            f"messages is missing in the input, which is {shown(input)}; {allowed}"
+        )
+
+
+async def _parts(parts: Any, context: Context, config: Any) -> AsyncIterator[Any]:
+    """Iterate a stream, each part in a task of its own, all in one context."""
+    try:
+        while (part := await _within(context, _next(parts), config)) is not _END:
+            yield part
+    finally:
+        await _within(context, parts.aclose(), config)
+
+
+def _context(run: Run | None) -> Context:
+    """Copy the context and begin a run in it."""
+    context = copy_context()
+    if run is not None:
+        detach(context)  # ChatMixture has said what its graph's run belongs under
+    run = run or Run()
+    run.is_begun = True
+    context.run(RUN.set, run)
+    return context
+
+
+async def _next(parts: AsyncIterator[Any]) -> Any:
+    return await anext(parts, _END)
+
+
+async def _within(
+    context: Context, work: Coroutine[Any, Any, T], config: RunnableConfig | None
+) -> T:
+    """Await work in a task of its own, which is cancelled once.
+
+    AnyIO cancels anew at every await of a cancelled scope. That ends LangGraph's own
+    clean-up, and the nodes live on, unheard and paid for (langgraph 1.2.24, #8302,
+    #5682). A LangGraph around this one leaves this node alive in the same way: its
+    runner's end is the only sign. `test_leaving.py` holds both.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work, context=context)
+    runner = outer_runner(config)
+    sign = None
+    if runner is not None:
+        sign = weakref.finalize(runner, _cancel, task, loop)
+        sign.atexit = False
+    del runner  # else it would not die before this call ends
+    try:
+        return await asyncio.shield(task)
+    finally:
+        if sign is not None:
+            sign.detach()
+        if not task.done():
+            task.cancel()
+            await _ended(task)
+
+
+def _cancel(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait for a task, however often the one that waits is cancelled."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

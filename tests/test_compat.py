@@ -1,0 +1,79 @@
+"""The private API of LangChain and LangGraph that the package uses is as it was."""
+
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.tracers.event_stream import _AstreamEventsCallbackHandler
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
+
+from langchain_mixture import Propose, create_mixture
+from langchain_mixture.compat import (
+    branches_of,
+    detached,
+    is_message_stream,
+    made_into,
+    makes_models_stream,
+    nodes_of,
+)
+from langchain_mixture.running.mixture_graph import MixtureGraph
+from tests.models import Scripted, ask
+
+
+def test_handlers_that_make_models_stream_are_told_apart() -> None:
+    """LangGraph's two, and core's of `astream_events`; no other."""
+
+    def put(_: Any) -> None:
+        """Hear nothing."""
+
+    graphs = [StreamMessagesHandler(put, False), StreamMessagesHandlerV2(put, False)]
+    events = _AstreamEventsCallbackHandler()
+    assert [makes_models_stream(handler) for handler in graphs] == [True, True]
+    assert [is_message_stream(handler) for handler in graphs] == [True, True]
+    assert (makes_models_stream(events), is_message_stream(events)) == (True, False)
+    assert not makes_models_stream(BaseCallbackHandler())
+
+
+def test_a_detached_block_adds_no_callbacks_of_the_run_around_it() -> None:
+    """A Runnable inside hears of none but its own."""
+    heard: list[str] = []
+
+    class Ear(BaseCallbackHandler):
+        def on_chain_start(self, *_: Any, name: str = "", **__: Any) -> None:
+            heard.append(name)
+
+    inner = RunnableLambda(str, name="inner")
+
+    def outer(text: str) -> str:
+        with detached():
+            return inner.invoke(text)
+
+    RunnableLambda(outer, name="outer").invoke("x", {"callbacks": [Ear()]})
+    assert heard == ["outer"]
+
+
+def test_the_nodes_of_a_graph_can_be_looked_into() -> None:
+    """What a node runs is found."""
+    node: Any = RunnableLambda(lambda _: {})
+    builder = StateGraph(MessagesState)
+    builder.add_node("n", node)
+    builder.add_edge(START, "n")
+    found = nodes_of(builder.compile())
+    assert any("RunnableLambda" in repr(bound) for bound in found)
+
+
+def test_the_branches_of_a_parallel_runnable_are_found_by_name() -> None:
+    """Structured output keeps its model in one of them."""
+    branch = RunnableLambda(str)
+    assert branches_of(RunnableParallel(raw=branch)) == {"raw": branch}
+
+
+def test_a_compiled_graph_becomes_one_of_another_class() -> None:
+    """With all that it had; its copies are of that class, too."""
+    plain: Any = create_mixture([Propose([Scripted(model="a")])])
+    graph = made_into(MixtureGraph, plain.builder.compile(), widest=1)
+    assert vars(graph).keys() >= vars(plain).keys() - {"__orig_class__"}
+    for copy in (graph, graph.with_config(tags=["x"])):
+        assert type(copy) is MixtureGraph
+        assert copy.invoke(ask())["messages"][-1].text == "a answers"

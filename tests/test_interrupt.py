@@ -1,0 +1,76 @@
+"""Ctrl-C in sync code ends a run at once, in a real process."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import sys, threading
+from langchain_mixture import Aggregate, ChatMixture, Propose, create_mixture
+from tests.models import Scripted, ask
+
+def hang(_):
+    sys.stdout.write("begun\\n")  # in one piece, from several threads
+    sys.stdout.flush()
+    threading.Event().wait(300)
+    return "late"
+
+many = [Propose([Scripted(model="m", script=hang)] * 3)]
+one = [Propose([Scripted(model="m", script=hang)])]
+nested = [Propose([ChatMixture(many), Scripted(model="f")])]
+ways = {
+    "invoke": lambda: ChatMixture(many).invoke("Why?"),
+    "one call": lambda: ChatMixture(one).invoke("Why?"),
+    "stream": lambda: list(ChatMixture(many).stream("Why?")),
+    "graph": lambda: create_mixture(many).invoke(ask()),
+    "graph messages": lambda: list(
+        create_mixture(many).stream(ask(), stream_mode="messages")
+    ),
+    "nested": lambda: ChatMixture(nested).invoke("Why?"),
+}
+try:
+    ways[sys.argv[1]]()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "way", ["invoke", "one call", "stream", "graph", "graph messages", "nested"]
+)
+def test_ctrl_c_ends_a_run(way: str) -> None:
+    """The program goes on with KeyboardInterrupt and ends, though the calls hang."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, way],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    try:
+        assert process.stdout is not None
+        for _ in range(1 if way == "one call" else 3):
+            assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert printed == "interrupted\n", errors
+    assert process.returncode == 0, errors
+
+
+def test_the_handler_of_ctrl_c_is_given_back() -> None:
+    """Between the parts of a stream, and after it, Python's own is in its place."""
+    program = """
+import signal
+from langchain_mixture import ChatMixture, Propose
+from tests.models import Streaming
+for _ in ChatMixture([Propose([Streaming(model="m")])]).stream("Why?"):
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=60)
