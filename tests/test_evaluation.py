@@ -732,7 +732,9 @@ def test_progress_is_plain_lines_without_a_terminal(
     )  # fmt: skip
     said = capsys.readouterr()
     assert said.out == ""
-    assert "3 candidates, 20 questions: at most 40 calls, about $0.02" in said.err
+    assert (
+        "3 candidates, 20 questions: at most 40 calls, about $0.02 to pay" in said.err
+    )
     assert "then at most 40 for equal budgets" in said.err
     assert "20 of 20 questions" in said.err
 
