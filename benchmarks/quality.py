@@ -2,7 +2,7 @@
 
 Reads `../shared/recorded/` (answers of 2024's models to MMLU-Pro, samples of single
 models), replays them as chat models through real pipelines, and writes a Markdown page.
-About ten minutes on two cores; `--quick` takes one, and shows less.
+About a quarter of an hour on two cores; `--quick` takes a minute, and shows less.
 
     python benchmarks/quality.py [--quick] [PAGE.md]
 """
