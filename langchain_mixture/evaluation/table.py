@@ -73,9 +73,8 @@ def after(found: Found) -> list[str]:
             line += "."
         lines.append(line)
     if found.questions:
-        lines.append(
-            f"All miss {len(found.missed)} of {len(found.questions)} questions."
-        )
+        missed, asked = len(found.missed), len(found.questions)
+        lines.append(f"All miss {missed:,} of {asked:,} questions.")
     spent = "" if found.spent is None else f" for ${found.spent:,.4f}"
     lines.append(f"{found.calls:,} calls were made{spent}.")
     if found.failed:
