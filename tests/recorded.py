@@ -1,4 +1,4 @@
-"""Recorded answers of real models, where they are at hand."""
+"""Recorded answers of real models, where they stand beside the project."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parent.parent.parent / "shared" / "recorded"
+RECORDED = Path(__file__).parent.parent.parent / "shared" / "recorded"
 
 needs_recorded = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="the recorded answers are not beside the project"
+    not RECORDED.is_dir(), reason="the recorded answers are not beside the project"
 )
 
 BEST_FIRST = [
@@ -35,20 +35,30 @@ Record = dict[str, Any]
 
 
 @cache
+def recorded(name: str) -> list[dict[str, Any]]:
+    """Read a file of recorded answers, or skip the test, and say why."""
+    path = RECORDED / name
+    if not path.exists():
+        pytest.skip(f"no recorded answers: {path} is not there")
+    with gzip.open(path, "rt") as lines:
+        if name.endswith(".csv.gz"):
+            return list(csv.DictReader(lines))
+        return [json.loads(line) for line in lines]
+
+
+@cache
 def letters() -> list[Record]:
     """Return 5,000 questions, lettered, with the answers of ten models."""
-    with gzip.open(FOLDER / "mmlu_pro_letters_dev.csv.gz", "rt") as lines:
-        return [
-            {
-                "id": row["id"],
-                "gold": row["answer"],
-                "answers": {model: row[model] or None for model in BEST_FIRST},
-            }
-            for row in csv.DictReader(lines)
-        ]
+    return [
+        {
+            "id": row["id"],
+            "gold": row["answer"],
+            "answers": {model: row[model] or None for model in BEST_FIRST},
+        }
+        for row in recorded("mmlu_pro_letters_dev.csv.gz")
+    ]
 
 
 def samples(name: str) -> list[Record]:
     """Return the questions of a file with several samples of one model."""
-    with gzip.open(FOLDER / f"samples_{name}_dev.jsonl.gz", "rt") as lines:
-        return [json.loads(line) for line in lines]
+    return recorded(f"samples_{name}_dev.jsonl.gz")

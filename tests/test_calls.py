@@ -12,6 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.types import interrupt
+from pydantic import SecretStr
 
 from langchain_mixture import (
     Aggregate,
@@ -336,6 +337,53 @@ def test_refine_answers_with_the_originals_where_all_its_calls_fail() -> None:
     state = create_mixture([Propose([FAST]), Refine([down("a")])]).invoke(ask())
     assert state["messages"][-1].text == "fast answers"
     assert state["mixture"]["status"] == "degraded"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_each_failed_calls_traceback_is_logged_at_debug(
+    asynchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It shows where the model's own code raised, and from what, without its key."""
+
+    def dial(_: Any) -> str:
+        try:
+            raise KeyError("my-own-password")
+        except KeyError as error:
+            raise OSError("no route, my-own-password") from error
+
+    broken = Scripted(model="broken", script=dial)
+    agent = broken.bind(api_key=SecretStr("my-own-password"))
+    graph = create_mixture([Propose([FAST, agent])])
+
+    async def told() -> list[str]:
+        caplog.clear()
+        await graph.ainvoke(ask()) if asynchronous else graph.invoke(ask())
+        return [r.getMessage() for r in caplog.records if r.levelname == "DEBUG"]
+
+    assert await told() == []
+    with caplog.at_level("DEBUG", "langchain_mixture"):
+        (text,) = await told()
+    assert text.startswith("1_propose: broken failed\nTraceback (most recent call")
+    for line in ("KeyError: '[redacted]'", "in dial", "OSError: no route, [redacted]"):
+        assert line in text
+    assert "my-own-password" not in text
+
+
+def test_a_check_that_raises_is_told_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    """What is wrong with a step of one's own is found by its traceback."""
+
+    def unknown(text: str) -> object:
+        raise KeyError(text)
+
+    @dataclass(frozen=True)
+    class Strict(Propose):
+        def calls(self, conversation: Any, responses: Any) -> Any:
+            return [Call(messages=list(conversation), parents=[], check=unknown)]
+
+    with caplog.at_level("DEBUG", "langchain_mixture"), pytest.raises(NoResponsesError):
+        create_mixture([Strict([FAST])]).invoke(ask())
+    assert "1_strict: fast failed\nTraceback" in caplog.text
+    assert "KeyError: 'fast answers'" in caplog.text
 
 
 def test_a_degraded_answer_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

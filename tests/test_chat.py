@@ -24,6 +24,7 @@ from langchain_mixture import (
     NoResponsesError,
     Propose,
     Synthesize,
+    Take,
     create_mixture,
 )
 from tests.models import Scripted, Streaming, mixture, models, over
@@ -55,7 +56,11 @@ async def test_the_message_tells_how_the_answer_came_about() -> None:
         assert (about["status"], about["reasons"]) == ("complete", [])
         assert about["usage"]["models"]["a"]["total_tokens"] == 15
         assert message.response_metadata["model_name"] == "langchain-mixture"
-        assert message.usage_metadata is None
+        assert message.usage_metadata == {
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "total_tokens": 15,
+        }  # of the call that wrote it
     assert len({chunk.id for chunk in chunks}) == 1
     assert [chunk.chunk_position for chunk in chunks].count("last") == 1
 
@@ -120,7 +125,9 @@ def test_settings_that_a_plain_function_cannot_take_are_an_error() -> None:
 
     model = ChatMixture([Propose(["a"])], client=client)
     assert model.invoke("Why?", temperature=0.1, max_tokens=3).text == "0.1 3"
-    with pytest.raises(NoResponsesError, match="seed cannot be passed to a function"):
+    with pytest.raises(
+        NoResponsesError, match="seed cannot be passed to a client function"
+    ):
         model.invoke("Why?", seed=3)
 
 
@@ -159,7 +166,9 @@ def test_more_than_twelve_layers_run_in_a_chain_and_in_a_batch() -> None:
 def test_a_degraded_mixture_as_an_agent_makes_a_degraded_answer() -> None:
     """What went wrong inside an agent that is a mixture is told outside, too."""
     inner = ChatMixture(
-        [Propose(["a", "b"])], client=models("a", b=OSError("down")), name="inner"
+        [Propose(["a", "b"]), Take(1)],
+        client=models("a", b=OSError("down")),
+        name="inner",
     )
     for agent in (inner, inner.graph):
         outer = create_mixture([Propose([agent]), Aggregate(Streaming(model="c"))])

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,9 +21,22 @@ from langchain_mixture import (
     Aggregate,
     ChatMixture,
     InvalidMixtureError,
+    Map,
     Propose,
+    Rank,
+    Refine,
+    Shuffle,
+    Step,
+    Synthesize,
+    Take,
+    Vote,
+    create_mixture,
+    moa_lite,
+    robust_moa,
+    self_moa,
+    together_moa,
 )
-from tests.models import KEY, Scripted, Streaming, mixture
+from tests.models import KEY, Scripted, Streaming, mixture, models
 
 
 def test_it_pickles_and_copies_and_follows_assignment() -> None:
@@ -68,6 +82,57 @@ def test_a_subclass_may_have_rules_of_its_own() -> None:
         House(steps=[Propose(["a"])])
 
 
+TWO = Propose(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [
+        ([TWO], "1_propose, the last step, can leave 2 responses"),
+        ([TWO, Refine(["a"])], "2_refine, the last step, can leave 2 responses"),
+        ([TWO, Shuffle()], "2_shuffle, the last step, can leave 2 responses"),
+        ([TWO, Rank("a"), Map(str.strip)], "3_map, the last step, can leave 2"),
+        ([TWO, Take(1), Synthesize(["a", "b"])], "3_synthesize, the last step"),
+    ],
+    ids=lambda value: value[:9] if isinstance(value, str) else "",
+)
+def test_a_pipeline_that_ends_with_several_responses_warns(
+    steps: Sequence[Step], left: str
+) -> None:
+    """The line that makes it is named, once, and what to add; a copy is silent."""
+    with pytest.warns(UserWarning, match=left) as caught:
+        model = ChatMixture(steps, client=models("a", "b"))
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert "Aggregate(agent), Vote(agent), Rank(agent, 1) or Take(1)" in str(warning)
+    pickled = pickle.loads(pickle.dumps(model))
+    for twin in (model.model_copy(), copy.deepcopy(model), pickled):
+        twin.invoke("Why?")
+    create_mixture(steps, client=models("a", "b"))  # its state has all of them
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [Propose(["a"])],
+        [TWO, Aggregate("a")],
+        [TWO, Take(1)],
+        [TWO, Vote("a")],
+        [TWO, Rank("a", 1)],
+        [TWO, Rank("a")],
+        together_moa(),
+        moa_lite(),
+        self_moa("a"),
+        robust_moa(["a", "b"], "a"),
+    ],
+    ids=lambda steps: type(steps[-1]).__name__,
+)
+def test_a_pipeline_whose_answer_is_meant_does_not_warn(steps: Sequence[Step]) -> None:
+    """One response is left, or a judge has put the best one first."""
+    ChatMixture(steps)
+    ChatMixture(steps, on_failure="keep", deadline=5)
+
+
 def test_a_misspelt_keyword_names_the_nearest_field() -> None:
     """Nothing that was meant is silently ignored."""
     with pytest.raises(
@@ -78,7 +143,7 @@ def test_a_misspelt_keyword_names_the_nearest_field() -> None:
         mixture(checkpointer=InMemorySaver())
     with pytest.raises(InvalidMixtureError, match="1_aggregate needs responses"):
         ChatMixture([Aggregate("openai:gpt-4o")])
-    with pytest.warns(UserWarning, match="max_retries has no meaning"):
+    with pytest.warns(UserWarning, match="ChatMixture ignores max_retries"):
         mixture(max_retries=2)
     with pytest.raises(InvalidMixtureError, match="steps is 'gpt-4o'; allowed"):
         ChatMixture("gpt-4o")  # type: ignore[arg-type]
@@ -154,8 +219,9 @@ def test_what_a_trace_tells_of_a_mixture_is_names_alone() -> None:
         default_headers={"x-token": "hidden-2"},
         default_query={"token": "hidden-3"},
     ).bind(extra_headers={"authorization": "hidden-4"})
-    model = ChatMixture([Propose([inside, "gpt-4.1"])], client={"gpt-4.1": inside})
+    steps = [Propose([inside, "gpt-4.1"]), Take(1)]
+    model = ChatMixture(steps, client={"gpt-4.1": inside})
     told = f"{dumpd(model)} {model._identifying_params} {model!r} {model}"
     assert "hidden" not in told
     assert KEY not in told
-    assert repr(model) == "ChatMixture(Propose(gpt-4o, gpt-4.1))"
+    assert repr(model) == "ChatMixture(Propose(gpt-4o, gpt-4.1) → Take())"

@@ -20,6 +20,7 @@ from langchain_mixture import (
     ChatMixture,
     Propose,
     StepFailedError,
+    Take,
 )
 from tests.models import KEY, Crowd, Scripted, called, mixture
 from tests.openai_stub import serve
@@ -128,7 +129,8 @@ def test_an_agent_that_interrupts_is_a_clear_error() -> None:
     def consult(_: Any) -> str:
         return str(interrupt("what do you say?"))
 
-    model = ChatMixture([Propose([RunnableLambda(consult), Scripted(model="b")])])
+    agents = [RunnableLambda(consult), Scripted(model="b")]
+    model = ChatMixture([Propose(agents), Take(1)])
     with pytest.raises(StepFailedError, match=r"what do you say.*create_mixture"):
         model.invoke("Why?")
     with pytest.raises(StepFailedError, match=r"what do you say.*create_mixture"):

@@ -14,6 +14,7 @@ from langchain_mixture import (
     ChatMixture,
     InvalidMixtureError,
     Propose,
+    Take,
 )
 from tests.models import Scripted, Streaming, mixture, over
 from tests.openai_stub import Answer, serve
@@ -85,9 +86,9 @@ def test_strict_and_method_are_never_swallowed() -> None:
             model.with_structured_output(Ion, method="json_scheme")
     with pytest.raises(InvalidMixtureError, match="which answers, cannot bind tools"):
         mixture().with_structured_output(Ion)
-    with pytest.raises(InvalidMixtureError, match="answering models of one kind"):
+    with pytest.raises(InvalidMixtureError, match="answering models of one class"):
         ChatMixture(
-            [Propose([Scripted(model="a"), Streaming(model="b")])]
+            [Propose([Scripted(model="a"), Streaming(model="b")]), Take(1)]
         ).with_structured_output(Ion, method="json_schema")
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command
 
 from langchain_mixture.compat import detach, made_into, outer_runner
-from langchain_mixture.errors import InvalidMixtureError, shown
 from langchain_mixture.running.run import RUN, Run
-from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
+from langchain_mixture.running.state import (
+    MixtureInput,
+    MixtureOutput,
+    MixtureState,
+    check_input,
+)
 from langchain_mixture.running.waiting import Gate
 from langchain_mixture.threads import interruptible
 
@@ -48,7 +51,7 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
     if not TYPE_CHECKING:  # LangGraph's own signatures are what callers are to see
 
         def stream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
-            _check(input)
+            check_input(input)
             run = run or Run()
             config = self._in_pool(run, config, **kwargs)
             context = _context(run)
@@ -64,7 +67,7 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
                 context.run(parts.close)
 
         def astream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
-            _check(input)
+            check_input(input)
             parts = super().astream(input, config, **kwargs)
             if run is not None and run.is_begun:  # by `ainvoke`
                 return parts
@@ -103,29 +106,6 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
         run.has_own_pool, run.max_concurrency = True, limit
         run.gate = Gate(limit) if limit else None
         return {**(config or {}), "max_concurrency": needed}
-
-
-def _check(input: object) -> None:
-    """Refuse an input without messages, which LangGraph would take.
-
-    An earlier turn of the thread would be answered again, or an empty conversation.
-    """
-    if input is None or isinstance(input, Command):  # a run goes on
-        return
-    allowed = 'allowed: {"messages": [...]}.'
-    if isinstance(input, Mapping):
-        if input.get("messages") is None:
-            given = [shown(key) for key, value in input.items() if value is not None]
-            keys = ", ".join(given) or "nothing"
-            raise InvalidMixtureError(
-                f"messages is missing in the input, which has {keys}; {allowed}"
-            )
-    elif not hasattr(
-        input, "messages"
-    ):  # a graph around it may have a state of a class
-        raise InvalidMixtureError(
-            f"messages is missing in the input, which is {shown(input)}; {allowed}"
-        )
 
 
 async def _parts(parts: Any, context: Context, config: Any) -> AsyncIterator[Any]:
