@@ -372,7 +372,7 @@ def self_consistency(name: str, key: Callable[[Record], str]) -> Row:
         for row in rows
     }
     found = compare(
-        {"ten": [Propose(["one"] * 10), Majority()]},
+        {"ten": [Propose(["one"] * 10), Majority(str)]},
         [{"input": row["id"]} for row in rows],
         lambda example, answer: answer in rights[example["input"]],
         client={"one": Replay(model="one", recorded=texts)},
