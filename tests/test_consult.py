@@ -249,6 +249,27 @@ def test_a_conversation_that_another_model_began_is_advised_once() -> None:
     assert extends(writer.asked[1], writer.asked[0])
 
 
+def test_in_mid_turn_every_step_shows_responses_at_the_turns_question() -> None:
+    """No request of any step has a human message behind a tool's."""
+    judge = Adviser(model="j", script="Ranking: 2, 1")
+    middle, writer = Adviser(model="m"), Loop(model="w", steps=1)
+    advisers = [Adviser(model="a"), Adviser(model="b")]
+    steps = [Propose(advisers), Rank(judge, 2), Synthesize([middle]), Vote(writer)]
+    call = {"name": "look", "args": {"n": 0}, "id": "c0"}
+    begun = [
+        HumanMessage("Why?"),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("result", tool_call_id="c0"),
+    ]
+    again(ChatMixture(steps), list(begun))
+    for model in (*advisers, judge, middle, writer):
+        (request,) = model.asked
+        assert [m.type for m in request][-3:] == ["human", "ai", "tool"] or (
+            [m.type for m in request][-3:] == ["human", "ai", "human"]
+        )
+    assert "b answers" in middle.asked[0][1].text
+
+
 def test_two_mixtures_over_one_history_take_over_their_own_advice_alone() -> None:
     """Each panel is asked once a turn."""
     one, first, _ = panel()

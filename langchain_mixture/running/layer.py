@@ -109,7 +109,8 @@ class Layer:
             responses = self.before(state)["responses"]
             if self.answering:
                 run.advice = responses
-                calls = self._answering_calls(state["messages"], responses, run)
+            if self.answering or self.step.block(responses) is not None:
+                calls = self._placed_calls(state["messages"], responses, run)
             else:
                 calls = self.step.calls(state["messages"], responses)
             if len(calls) > len(self.agents):
@@ -119,26 +120,29 @@ class Layer:
                 )
         return calls
 
-    def _answering_calls(
+    def _placed_calls(
         self,
         messages: Sequence[BaseMessage],
         responses: Sequence[Response],
         run: Run,
     ) -> Sequence[Call]:
-        """Ask for the calls at the place of the advice, and put the rest behind them.
+        """Ask for the calls where the responses are to stand; put the rest behind them.
 
         So each request of an agent begins with the whole of the one before it: what
-        came later stands behind the advice, and that of earlier turns stays in place.
+        came later stands behind the responses, and those that the answering step was
+        shown in earlier turns stay in their places.
         """
         about = run.request.advised
         place = turn_of(messages) if about is None else about.at
         if about is not None and about.now is not None:
             place = about.now.at
         front = list(messages[:place])
-        for advice in reversed(() if about is None else about.past):
+        past = about.past if about is not None and self.answering else ()
+        for advice in reversed(past):
             if (block := self.step.block(advice.responses)) is not None:
                 front[: advice.at] = joined(front[: advice.at], block)
-        if about is not None and not about.asks and about.now is None:
+        alone = about is not None and not about.asks and about.now is None
+        if alone and self.answering:
             asked = Call(messages=list(messages), parents=[])
             return [asked] * min(1, len(self.agents))  # as if it were alone
         calls = self.step.calls(front, responses)

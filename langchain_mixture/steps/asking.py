@@ -459,6 +459,9 @@ class Rank(CheckedStep):
         asked = [*self._judges] * (2 if self.both_orders else 1)
         return (asked, min(n, self.n)) if n else ((), 0)
 
+    def block(self, responses: Sequence[Response]) -> str | None:
+        return _block(self.prompt, self.responses_in, responses)
+
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
