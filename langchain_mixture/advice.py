@@ -7,13 +7,16 @@ and other processes, and each request begins with the whole of the one before it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Literal, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from langchain_mixture.records import Response
+from langchain_mixture.steps.prompts import joined
 
 Consult: TypeAlias = Literal["turn"] | int | Callable[[list[BaseMessage]], bool]
 """When the advisers are asked: once a user turn, after so many answers, or where a
@@ -47,18 +50,18 @@ class Advised:
 def turn_of(messages: Sequence[BaseMessage]) -> int:
     """Return how many messages there are up to the user's last one, which is included.
 
-    A human message that a middleware wrote, such as a summary, begins no turn. Where
-    the user has said nothing, it is the number of system messages in front.
+    A human message that a middleware wrote, such as a summary, begins no turn, unless
+    it stands for all that the user has said. Where there is no human message, it is the
+    number of system messages in front.
 
     Example:
         >>> turn_of([HumanMessage("Why?"), AIMessage("So.")])
         1
     """
-    for index in range(len(messages) - 1, -1, -1):
-        message = messages[index]
-        written = "lc_source" in message.additional_kwargs
-        if isinstance(message, HumanMessage) and not written:
-            return index + 1
+    human = [i for i, m in enumerate(messages) if isinstance(m, HumanMessage)]
+    users = [i for i in human if "lc_source" not in messages[i].additional_kwargs]
+    if users or human:
+        return (users or human)[-1] + 1
     firsts = (i for i, m in enumerate(messages) if not isinstance(m, SystemMessage))
     return next(firsts, len(messages))
 
@@ -140,10 +143,56 @@ def carrying(message: AIMessage, responses: Sequence[Response], by: str) -> AIMe
         >>> carried(carrying(AIMessage("So."), [], "me"), "me")
         []
     """
-    told = message.response_metadata.get("mixture") or {}
-    told = {**told, "by": by, "responses": [dict(r) for r in responses]}
-    metadata = {**message.response_metadata, "mixture": told}
+    told = message.response_metadata.get("mixture")
+    put = _put(told, {"by": by, "responses": [dict(r) for r in responses]})
+    metadata = {**message.response_metadata, "mixture": put}
     return message.model_copy(update={"response_metadata": metadata})
+
+
+def _put(told: object, advice: Mapping[str, Any]) -> dict[str, Any]:
+    known = dict(told) if isinstance(told, Mapping) else {}
+    if "by" not in known:
+        return {**known, **advice}
+    return {**known, "inner": _put(known.get("inner"), advice)}
+
+
+def place_advice(
+    messages: Sequence[BaseMessage],
+    advice: Sequence[Advice],
+    block: Callable[[Sequence[Response]], str | None],
+) -> list[BaseMessage]:
+    r"""Return a conversation with advice in its places.
+
+    Args:
+        messages: The conversation.
+        advice: What stands where.
+        block: Writes responses out; None = they are not shown.
+
+    Example:
+        >>> talk = [HumanMessage("Why?"), AIMessage("So.")]
+        >>> [m.text for m in place_advice(talk, [Advice(1, [])], lambda _: "(x)")]
+        ['Why?\n\n(x)', 'So.']
+    """
+    placed = list(messages)
+    for one in sorted(advice, key=lambda one: one.at, reverse=True):
+        if (text := block(one.responses)) is not None:
+            placed[: one.at] = joined(placed[: one.at], text)
+    return placed
+
+
+def fingerprint(name: str, layers: Iterable[Any]) -> str:
+    """Return what tells a pipeline's advice from that of others: its steps' agents.
+
+    Args:
+        name: Tells two of the same agents apart.
+        layers: The steps in their places, with their agents resolved.
+
+    Example:
+        >>> fingerprint("mixture", [])
+        'mixture:4f53cda18c2baa0c'
+    """
+    steps = [[layer.name, *(agent.label for agent in layer.agents)] for layer in layers]
+    return f"{name}:{sha256(json.dumps(steps).encode()).hexdigest()[:16]}"
 
 
 def inner(message: AIMessage | None) -> dict[str, Any]:

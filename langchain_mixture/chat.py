@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from typing import Any, Final, Literal, cast
 
 from langchain_core.language_models import (
@@ -24,7 +22,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
-from langchain_mixture.advice import advised, carrying
+from langchain_mixture.advice import advised, carrying, fingerprint
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
 from langchain_mixture.agents.wrappers import with_model
 from langchain_mixture.errors import (
@@ -252,7 +250,7 @@ class ChatMixture(GraphChatModel):
                 layers,
                 build(layers, **compiled),
                 build(layers[first:], input_schema=AdvisedInput, **compiled),
-                _fingerprint(layers) if first else "",
+                fingerprint(self.name or "mixture", layers) if first else "",
             )
         return self._built
 
@@ -532,12 +530,6 @@ class ChatMixture(GraphChatModel):
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what this mixture can do, as far as its models are known."""
         return profile_of(self.steps, self.client)
-
-
-def _fingerprint(layers: Sequence[Layer]) -> str:
-    """Return what tells a pipeline's advice from that of others: its steps' agents."""
-    names = [[layer.name, *(agent.label for agent in layer.agents)] for layer in layers]
-    return sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 
 _TOOLS: Final = ("tools", "tool_choice", "tool_binding")

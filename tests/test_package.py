@@ -130,7 +130,7 @@ ROOMS = [
     {"running"},
     {"graph"},
     {"model"},
-    {"chat"},
+    {"chat", "middleware"},
     {"__init__"},
     {"evaluation"},
     {"cli"},

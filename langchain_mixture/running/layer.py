@@ -12,7 +12,7 @@ from typing import Final
 from langchain_core.messages import BaseMessage
 from langgraph.errors import GraphBubbleUp
 
-from langchain_mixture.advice import turn_of
+from langchain_mixture.advice import place_advice, turn_of
 from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
 from langchain_mixture.errors import StepFailedError, counted
 from langchain_mixture.options import Options
@@ -33,7 +33,6 @@ from langchain_mixture.running.state import NOTHING, MixtureState
 from langchain_mixture.running.waiting import Quorum
 from langchain_mixture.secrets import describe, redact_error
 from langchain_mixture.steps.base import Step
-from langchain_mixture.steps.prompts import joined
 
 DEFAULT_TIMEOUT: Final = 300.0
 """Seconds per call to a model, or between two chunks of a streamed answer."""
@@ -136,11 +135,8 @@ class Layer:
         place = turn_of(messages) if about is None else about.at
         if about is not None and about.now is not None:
             place = about.now.at
-        front = list(messages[:place])
         past = about.past if about is not None and self.answering else ()
-        for advice in reversed(past):
-            if (block := self.step.block(advice.responses)) is not None:
-                front[: advice.at] = joined(front[: advice.at], block)
+        front = place_advice(messages[:place], past, self.step.block)
         alone = about is not None and not about.asks and about.now is None
         if alone and self.answering:
             asked = Call(messages=list(messages), parents=[])

@@ -25,7 +25,7 @@ from langchain_mixture.running.waiting import WAIT, Gate, Wait
 class Caller:
     """A chat model's run; the graph's run is nested under it."""
 
-    run_id: UUID
+    run_id: UUID | None
     handlers: list[BaseCallbackHandler]
     tags: list[str]
     metadata: dict[str, Any]

@@ -46,6 +46,11 @@ best first, separated by commas, and nothing else. For example:
 Ranking: 3, 1, 2"""
 
 
+ADVICE = """\
+Other models have been asked for advice. Weigh it critically: any of it may be wrong, \
+biased or incomplete. Go on in your own way, and do not mention the advice."""
+
+
 ANALYZE = """\
 Other models have responded to the user; their responses are given beside the user's \
 message, between marks. Do not answer yourself. Compare their responses for whoever \
