@@ -56,7 +56,11 @@ LLAMA = "llama-3.3-70b-versatile"
         ("agent_with_tools", {MINI: 4, "gpt-4.1-mini": 2}, "the tool said 391"),
         ("streaming", {MINI: 4}, f"{MINI} answers"),
         ("structured_output", {MINI: 4}, "is_true=False reason='It is butterscotch.'"),
-        ("subgraph", {MINI: 2, "gpt-4.1-mini": 1}, "   1_propose/openai/gpt-4.1-mini"),
+        (
+            "subgraph",
+            {MINI: 2, "gpt-4.1-mini": 1},
+            "1_propose/openai/gpt-4.1-mini: gpt-4.1-mini answers",
+        ),
         ("langsmith_tracing", {MINI: 2, "gpt-4.1-mini": 1}, f"{MINI} answers"),
     ],
 )
