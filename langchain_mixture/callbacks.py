@@ -1,4 +1,4 @@
-"""Callbacks of a run: who listens, and what is hidden around a call."""
+"""Helpers for a run's callbacks and context variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from langchain_mixture.compat import makes_models_stream
 
 @contextmanager
 def during(variable: ContextVar[Any], value: object) -> Iterator[None]:
-    """Set a context variable for the length of a block."""
+    """Set a context variable for the duration of a block."""
     token = variable.set(value)
     try:
         yield
@@ -27,7 +27,7 @@ def during(variable: ContextVar[Any], value: object) -> Iterator[None]:
 
 
 def is_streamed(config: RunnableConfig) -> bool:
-    """Tell whether someone is listening to the tokens of a run.
+    """Whether a handler of this config makes models stream.
 
     Example:
         >>> is_streamed({})
@@ -37,7 +37,9 @@ def is_streamed(config: RunnableConfig) -> bool:
 
 
 def callbacks_of(config: RunnableConfig) -> BaseCallbackManager:
-    """Give a copy of a config's callbacks, to add to and to take from."""
+    """Return a copy of a config's callbacks, which may be changed."""
+    # A config holds either a manager or a plain list of handlers, which also apply to
+    # the runs inside.
     callbacks = config.get("callbacks")
     if isinstance(callbacks, BaseCallbackManager):
         return callbacks.copy()

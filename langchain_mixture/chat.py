@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -22,7 +23,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
-from langchain_mixture.agents.wrappers import leaves, with_model
+from langchain_mixture.agents.wrappers import with_model
 from langchain_mixture.errors import (
     InvalidMixtureError,
     StepFailedError,
@@ -34,14 +35,16 @@ from langchain_mixture.model.graph_model import GraphChatModel, distinct
 from langchain_mixture.model.profile import outline_of, profile_of
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.plan import bounds_of, names_of
+from langchain_mixture.runnables import leaves
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request
+from langchain_mixture.running.run import Run
 from langchain_mixture.steps.base import Step, Timeout
 from langchain_mixture.steps.checks import check_value
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
-"""Keywords of other chat models that have no meaning here."""
+"""Keywords of other chat models, ignored with a warning."""
 
 
 Schema = dict[str, Any] | type
@@ -52,13 +55,15 @@ Tools = Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool]
 
 @dataclass
 class _Built:
-    """A built graph; it is left behind when its model is pickled or copied deep."""
+    """A built graph; it is dropped when its model is pickled or copied deep."""
 
     key: tuple[Any, ...] = ()
     layers: list[Layer] = field(default_factory=list)
     graph: MixtureGraph | None = None
 
     def is_of(self, key: tuple[Any, ...]) -> bool:
+        # Identity and not equality: steps and clients may be objects of any kind, and
+        # a changed field of the model must build a new graph.
         same = len(key) == len(self.key)
         return same and all(map(lambda a, b: a is b, key, self.key))
 
@@ -66,19 +71,30 @@ class _Built:
         return _Built, ()
 
 
+@dataclass(frozen=True)
+class _ToolBinding:
+    """What `bind_tools` was given, beside the tools as traces show them."""
+
+    written: Sequence[Any] = ()
+    given: Sequence[Any] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 class ChatMixture(GraphChatModel):
-    """A mixture wherever a chat model goes.
+    """A whole pipeline as a chat model.
 
     It is a `BaseChatModel`: it streams the answer's own tokens, takes tools and
     structured output, and is traced as one model with its graph beneath.
 
     The message's `response_metadata["mixture"]` has `status`, `reasons` and `usage`.
-    Its `usage_metadata` is None, as the models inside report their own tokens;
-    `report_usage=True` puts the total there.
+    Its `usage_metadata` has the tokens of the call that wrote the answer, which is what
+    middleware needs to compact a conversation in time; callbacks and traces have them
+    from the model inside, once. `report_usage=True` puts the total of all calls there,
+    for callbacks, too.
 
     Raises:
-        InvalidMixtureError: An argument cannot be used; names are resolved when the
-            model is first called. A call raises what the graph raises, see
+        InvalidMixtureError: An argument cannot be used. Names are resolved when the
+            model is first called. A call raises the errors of its graph; see
             `create_mixture`.
 
     Example:
@@ -100,29 +116,29 @@ class ChatMixture(GraphChatModel):
     steps: Sequence[Any]
     """The pipeline."""
     client: Any = None
-    """What turns names into models; see `create_mixture`."""
+    """Turns names into models; see `create_mixture`."""
     on_failure: Literal["raise", "keep"] = "raise"
-    """Where every call of a step failed, raise, or keep the responses it had."""
+    """If all calls of a step fail: raise, or keep the responses it was given."""
     timeout: float | Literal["default"] | None = "default"
-    """Seconds per call, between two chunks where the answer streams; None = no limit;
-    "default" = 300 for models, none for agents that are graphs."""
+    """Seconds per call, or between two chunks of a streamed answer; None = no limit;
+    "default" = 300 for models, no limit for agents that are graphs."""
     deadline: float | None = None
-    """Seconds for a whole call, shared out among the steps; see `create_mixture`."""
+    """Seconds for the whole run, shared out among the steps; see `create_mixture`."""
     max_calls: int | None = None
-    """The most calls to models; see `create_mixture`."""
+    """The maximum number of calls to agents; see `create_mixture`."""
     max_total_tokens: int | None = None
-    """The most tokens of all calls, by estimate; see `create_mixture`."""
+    """The maximum of tokens in all calls, by estimate; see `create_mixture`."""
     temperature: float | None = None
-    """Of the answering step's calls, before the step's own; None = the step's."""
+    """Sampling temperature of the answering step's calls; None = the step's own."""
     max_tokens: int | None = None
-    """Of the answering step's calls, in tokens; None = the step's own."""
+    """Limit of the answer, in tokens; None = the answering step's own."""
     stop: list[str] | None = None
-    """Where the answering step's calls stop writing."""
+    """Strings at which the answering step's calls stop writing."""
     report_usage: bool = False
-    """Whether the total of all calls is on the message; a callback that adds up
-    usage counts it beside the models' own."""
+    """Whether the message carries the total of all calls. A callback that adds up
+    usage would then count every token twice."""
     model_name: str = "langchain-mixture"
-    """What traces call it; no known model's name."""
+    """The model's name in traces. A known model's name would be given its price."""
 
     cache: Literal[False] = False
     """Always off: the models inside keep their own caches."""
@@ -147,11 +163,10 @@ class ChatMixture(GraphChatModel):
             if key not in _IGNORED:
                 raise InvalidMixtureError(
                     f"ChatMixture has no field {key!r}; {nearest(key, own_first)}. "
-                    "What a graph takes, such as a checkpointer, is for create_mixture."
+                    "Options of a graph, such as a checkpointer, go to create_mixture."
                 )
             warnings.warn(
-                f"{key} has no meaning for a ChatMixture and is ignored: set it on the "
-                "models of its steps.",
+                f"ChatMixture ignores {key}: set it on the models of its steps.",
                 stacklevel=2,
             )
             del kwargs[key]
@@ -162,11 +177,11 @@ class ChatMixture(GraphChatModel):
             )
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
         agents, left = bounds_of(steps, options)[-1]
-        said = {key: value for key, value in vars(options).items() if key in known}
+        limits = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens"}:
             check_value(kwargs[key], key, "ChatMixture")
         try:
-            super().__init__(**{"steps": steps, "client": client, **said, **kwargs})
+            super().__init__(**{"steps": steps, "client": client, **limits, **kwargs})
         except ValidationError as error:
             first = error.errors()[0]
             if not first["loc"]:  # a subclass has a rule of its own
@@ -189,11 +204,11 @@ class ChatMixture(GraphChatModel):
 
     @property
     def graph(self) -> MixtureGraph:
-        """The compiled graph of the same pipeline: to draw, to checkpoint, to serve."""
+        """A new graph of the same pipeline, to draw, checkpoint or serve."""
         return create_mixture(
             self.steps,
             client=self.client,
-            name=self.name or "mixture",
+            name=self.name,
             **vars(self._options),
         )
 
@@ -212,6 +227,8 @@ class ChatMixture(GraphChatModel):
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
             layers = layers_of(self.steps, self.client, options)
+            # A chat model has no thread: its graph must not take over the checkpointer
+            # of a graph that calls it.
             graph = build(
                 layers,
                 checkpointer=False,
@@ -221,7 +238,7 @@ class ChatMixture(GraphChatModel):
         return self._built
 
     def _answering(self) -> list[ResolvedAgent]:
-        """Give the agents of the answering step, fallbacks included."""
+        """Return the agents of the answering step, fallbacks included."""
         layers = self._compiled().layers
         layer = next((layer for layer in layers if layer.answering), layers[0])
         return [*layer.agents, *layer.fallbacks]
@@ -250,17 +267,19 @@ class ChatMixture(GraphChatModel):
             if not agent.is_model:
                 raise InvalidMixtureError(
                     f"{', '.join(arguments)} cannot be set for {agent.name!r}, which "
-                    "answers: it is no chat model, nor a wrapper of one."
+                    "answers: it is not a chat model, nor a wrapper of one."
                 )
+        tools = kwargs.get("tools") or ()
+        binding = kwargs.get("tool_binding") or _ToolBinding()
         return Request(
-            tools=kwargs.get("tools") or (),
+            tools=binding.given if tools is binding.written else tools,
             tool_choice=kwargs.get("tool_choice"),
-            binding=kwargs.get("tool_binding") or {},
+            binding=binding.options,
             arguments=arguments,
         )
 
-    def _message(self, state: dict[str, Any]) -> AIMessage:
-        """Make this model's message of the graph's answer."""
+    def _message(self, state: dict[str, Any], run: Run) -> AIMessage:
+        """Return the graph's answer as this model's message."""
         if interrupts := state.get("__interrupt__"):
             raise StepFailedError(
                 f"an agent interrupted ({shown(interrupts[0].value)}); a chat model "
@@ -269,6 +288,8 @@ class ChatMixture(GraphChatModel):
                 history=state.get("mixture", {}).get("history", []),
             )
         answer: AIMessage = state["messages"][-1]
+        run.answer_usage = answer.usage_metadata
+        # No id: core gives the message that of the model's run, as for any chat model.
         metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]
         keys = ("input_tokens", "output_tokens", "total_tokens")
@@ -286,17 +307,17 @@ class ChatMixture(GraphChatModel):
         tool_choice: str | dict[str, Any] | bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Let the answering step call tools.
+        """Return this model with tools, which the answering step may call.
 
-        Under a free choice the other steps' models are offered them too, and what they
-        would call is written out for the next step; under a forced one (a name, "any",
-        True) only the answering step sees them. A model of another step that cannot
-        bind tools is asked without, with the tools' history as text.
+        If the choice is free, the other steps' models get the tools too. They do not
+        run them: their tool calls become text for the next step. If the choice is
+        forced (a name, "any", True), only the answering step gets the tools. A model
+        of another step that cannot bind tools reads the tools' history as text.
 
         Args:
             tools: As for any chat model.
             tool_choice: As the answering model takes it.
-            **kwargs: What else its `bind_tools` takes: strict, response_format, …
+            **kwargs: Passed to the answering model's `bind_tools`: strict, …
 
         Raises:
             InvalidMixtureError: An answering model cannot bind tools.
@@ -316,12 +337,12 @@ class ChatMixture(GraphChatModel):
         traced = kwargs.pop("ls_structured_output_format", None)
         strict = kwargs.get("strict")
         written = [
-            tool  # extras are in the words of a provider, who reads them off the tool
-            if isinstance(tool, dict) or getattr(tool, "extras", None)
+            tool
+            if isinstance(tool, dict)
             else convert_to_openai_tool(tool, strict=strict)
             for tool in tools
         ]
-        request = Request(written, tool_choice, kwargs)
+        request = Request(tuple(tools), tool_choice, kwargs)
         for agent in self._answering():
             try:
                 request.bound(agent.runnable, answering=True)
@@ -332,12 +353,12 @@ class ChatMixture(GraphChatModel):
                     "writes needs a model that calls tools."
                 ) from None
         bound = {
-            "tools": written,
+            "tools": written,  # for traces, and for those who look at what is bound
             "tool_choice": tool_choice,
-            "tool_binding": kwargs,
+            "tool_binding": _ToolBinding(written, tools, kwargs),
             "ls_structured_output_format": traced,
         }
-        given = {key: value for key, value in bound.items() if value not in (None, {})}
+        given = {key: value for key, value in bound.items() if value is not None}
         return cast("Runnable[LanguageModelInput, AIMessage]", self.bind(**given))
 
     def with_structured_output(
@@ -349,19 +370,19 @@ class ChatMixture(GraphChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Make the answering step answer in a schema.
+        """Return this model with an answer that follows a schema.
 
         Args:
             schema: A pydantic class, a TypedDict class, or a JSON schema.
             include_raw: Whether to return `raw`, `parsed` and `parsing_error`.
             method: "function_calling" (the default, for every model with tools), or
-                what the answering model takes, such as "json_schema".
+                another method of the answering model, such as "json_schema".
             strict: Passed to the answering model.
-            **kwargs: Passed to the answering model; with another method than
-                "function_calling" only.
+            **kwargs: Passed to the answering model, unless the method is
+                "function_calling".
 
         Raises:
-            InvalidMixtureError: The answering models cannot do it.
+            InvalidMixtureError: The answering models do not support it.
 
         Example:
             ```python
@@ -381,12 +402,14 @@ class ChatMixture(GraphChatModel):
             return self._structured_by_model(schema, include_raw, options)
         if kwargs:
             raise InvalidMixtureError(
-                f"with_structured_output has no option {min(kwargs)!r} with the method "
+                f"with_structured_output has no option {min(kwargs)!r} for the method "
                 "function_calling; allowed: include_raw, method, strict."
             )
         chain = super().with_structured_output(schema, include_raw=include_raw)
         if strict is None:
             return chain
+        # Core's own method drops `strict` without a word, so the tool is bound again
+        # with it (langchain-core 1.8.3). `test_chat_structured.py` holds it.
         tools = [convert_to_openai_tool(schema, strict=strict)]
         strictly = self.bind_tools(tools, tool_choice="any", strict=strict)
         return with_model(chain, lambda _: strictly)
@@ -394,7 +417,7 @@ class ChatMixture(GraphChatModel):
     def _structured_by_model(
         self, schema: Schema, include_raw: bool, options: dict[str, Any]
     ) -> Runnable[LanguageModelInput, Any]:
-        """Take the answering model's own way, with this model in its place."""
+        """Use the answering model's own method, with this model in its place."""
         given = {key: value for key, value in options.items() if value is not None}
         models = [leaf for m in self._answering() for leaf in leaves(m.runnable)]
         kinds = {type(model) for model in models}
@@ -402,7 +425,7 @@ class ChatMixture(GraphChatModel):
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
             raise InvalidMixtureError(
                 f"method is {given['method']!r}, which needs answering models of one "
-                f'kind; they are: {names}. Allowed for all: "function_calling".'
+                f'class; they are: {names}. Allowed for all: "function_calling".'
             )
         chain = models[0].with_structured_output(
             schema, include_raw=include_raw, **given
@@ -417,7 +440,11 @@ class ChatMixture(GraphChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """Names and sizes, for traces; no model's settings, which may hold secrets."""
+        """The pipeline as traces show it: names and sizes, no settings of models.
+
+        Core's default is the serialized form, which holds headers, base URLs and bound
+        keys (langchain-core 1.8.3). `test_chat_fields.py` holds it.
+        """
         return {
             "model_name": self.model_name,
             "steps": outline_of(self.steps),
@@ -428,13 +455,28 @@ class ChatMixture(GraphChatModel):
             "report_usage": self.report_usage,
         }
 
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Leave out of traces what is for this class alone."""
+        kwargs.pop("tool_binding", None)
+        return super()._get_invocation_params(stop=stop, **kwargs)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        """Name the answering model's provider: its messages are said to be of it."""
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        with suppress(InvalidMixtureError):
+            if (provider := self._answering()[0].provider) is not None:
+                params["ls_provider"] = provider
+        return params
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"
 
     __str__ = __repr__
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Encode a text as the answering model does."""
+        """Return the tokens of a text, as the answering model encodes it."""
         model = self._counting()
         return (
             super().get_token_ids(text) if model is None else model.get_token_ids(text)
@@ -443,7 +485,7 @@ class ChatMixture(GraphChatModel):
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """Count as the answering model does, or by estimate where it is no model."""
+        """Return the count of the answering model, or an estimate if it has none."""
         model = self._counting()
         if model is None:
             return count_tokens_approximately(messages)
@@ -454,7 +496,7 @@ class ChatMixture(GraphChatModel):
         return first if isinstance(first, BaseChatModel | BaseLLM) else None
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        """Tell what this mixture can do, as far as its agents are at hand."""
+        """Return what this mixture can do, as far as its models are known."""
         return profile_of(self.steps, self.client)
 
 

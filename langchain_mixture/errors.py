@@ -1,9 +1,12 @@
-"""What can go wrong, split by when.
+"""The errors of this package, split by when they are raised.
 
 MixtureError
 ├── InvalidMixtureError (ValueError)     building: a step, an agent, a client
-└── StepFailedError (RuntimeError)       running: a step had no usable outcome
-    └── NoResponsesError                 … and there is no response to go back to
+└── StepFailedError (RuntimeError)       running: a step has no usable response
+    └── NoResponsesError                 … and neither had any step before it
+
+Where a step's calls failed alike, its error is also of the kind that LangChain has for
+such a failure, such as `langchain_core.exceptions.ModelRateLimitError`.
 """
 
 from __future__ import annotations
@@ -11,13 +14,17 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from langchain_core.exceptions import ModelError
 
 from langchain_mixture.records import HistoryRow, Response
 from langchain_mixture.secrets import one_line
 
 
 class MixtureError(Exception):
-    """Any error of this package; catch it to catch them all."""
+    """The base class of this package's errors."""
 
 
 class InvalidMixtureError(MixtureError, ValueError):
@@ -25,7 +32,7 @@ class InvalidMixtureError(MixtureError, ValueError):
 
 
 class StepFailedError(MixtureError, RuntimeError):
-    """A step of a running mixture failed; what was paid for is kept here.
+    """A step failed while the mixture ran; the error keeps what was paid for.
 
     Example:
         ```python
@@ -40,9 +47,14 @@ class StepFailedError(MixtureError, RuntimeError):
     """
 
     responses: list[Response]
-    """The responses that had arrived at the step that failed."""
+    """The responses given to the failed step, and those of its calls that answered."""
     history: list[HistoryRow]
     """One row a step, the failed one last."""
+    errors: list[BaseException]
+    """What the failed calls of the step raised, in their order, without keys; the first
+    one is the cause of this error. Empty where no call raised."""
+    status_code: int | None
+    """The HTTP status that all these errors carry; None where they differ."""
 
     def __init__(
         self,
@@ -50,18 +62,87 @@ class StepFailedError(MixtureError, RuntimeError):
         *,
         responses: Sequence[Response] = (),
         history: Sequence[HistoryRow] = (),
+        errors: Sequence[BaseException] = (),
     ) -> None:
         super().__init__(message)
         self.responses = list(responses)
         self.history = list(history)
+        self.errors = list(errors)
+        self.status_code = _status_of(self.errors)
+        self.__cause__ = self.errors[0] if self.errors else None
 
 
 class NoResponsesError(StepFailedError):
     """No response is left: every call failed, or a filter rejected them all."""
 
 
+def of_kind(
+    kind: type[StepFailedError], errors: Sequence[BaseException]
+) -> type[StepFailedError]:
+    """Return a class of error that is also of the kind that all errors are.
+
+    LangChain acts on these kinds: middleware retries what `is_retryable`, and compacts
+    a conversation after a `ContextOverflowError`.
+
+    Args:
+        kind: The class of error to raise.
+        errors: What the calls of a step raised.
+
+    Example:
+        >>> from langchain_core.exceptions import ModelRateLimitError
+        >>> overload = of_kind(StepFailedError, [ModelRateLimitError("slow down")])
+        >>> issubclass(overload, ModelRateLimitError), overload.is_retryable
+        (True, True)
+    """
+    if not errors or not all(isinstance(error, ModelError) for error in errors):
+        return kind
+    core = next(
+        base
+        for base in type(errors[0]).__mro__
+        if base.__module__ == ModelError.__module__
+        and all(isinstance(error, base) for error in errors)
+    )
+    retry = any(error.is_retryable for error in errors if isinstance(error, ModelError))
+    return _joined(kind, core, retry)  # type: ignore[arg-type]  # mypy: hash of errors
+
+
+@cache
+def _joined(
+    kind: type[StepFailedError], core: type[BaseException], is_retryable: bool
+) -> type[StepFailedError]:
+    def __reduce__(error: StepFailedError) -> Any:  # noqa: N807  # it becomes a method
+        made = (kind, core, is_retryable, error.args)
+        return _unpickled, made, vars(error)
+
+    namespace = {
+        "__doc__": kind.__doc__,
+        "__module__": kind.__module__,
+        "__reduce__": __reduce__,
+        "is_retryable": is_retryable,
+    }
+    return type(kind.__name__, (kind, core), namespace)
+
+
+def _unpickled(
+    kind: type[StepFailedError],
+    core: type[BaseException],
+    is_retryable: bool,
+    args: tuple[Any, ...],
+) -> StepFailedError:
+    return _joined(kind, core, is_retryable)(*args)  # type: ignore[arg-type]  # as above
+
+
+def _status_of(errors: Iterable[object]) -> int | None:
+    found = {getattr(error, "status_code", None) for error in errors}
+    status = found.pop() if len(found) == 1 else None
+    return status if isinstance(status, int) else None
+
+
 def shown(value: object) -> str:
-    """Show plain values; of anything else the type alone, which holds no secret.
+    """Return a value as an error message shows it.
+
+    Plain values are shown as they are. Anything else is shown by its type alone,
+    because the repr of a model or a client may hold a key.
 
     Example:
         >>> shown([1, object()])
@@ -78,7 +159,7 @@ def shown(value: object) -> str:
 
 
 def counted(number: float, noun: str) -> str:
-    """Put a number in front of a noun, in the plural where it is not 1.
+    """Return a number and a noun, in the plural unless the number is 1.
 
     Example:
         >>> counted(1, "second"), counted(0.5, "second")
@@ -88,7 +169,7 @@ def counted(number: float, noun: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Hint at what a misspelt name may mean: the nearest one, or else all of them.
+    """Return a hint for a misspelt name: the nearest name, or all names.
 
     Example:
         >>> nearest("deadlin", ["timeout", "deadline"])
@@ -98,15 +179,45 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     # A little below difflib's own 0.6, so that "temperature" means "temp".
-    near = difflib.get_close_matches(name, names, 1, cutoff=0.52)
-    return f"nearest: {near[0]}" if near else f"allowed: {', '.join(names)}"
+    near = meant(name, names, cutoff=0.52)
+    return f"nearest: {near}" if near else f"allowed: {', '.join(names)}"
+
+
+def meant(name: str, known: Iterable[str], cutoff: float) -> str | None:
+    """Find the known name that is spelt like another, or that means the same.
+
+    Args:
+        name: The other name.
+        known: The names that there are.
+        cutoff: How alike they must be, from 0 to 1.
+
+    Example:
+        >>> meant("model", ["agent", "temp"], 0.6)
+        'agent'
+    """
+    names = list(known)
+    same = _SYNONYMS.get(name, "")
+    near = difflib.get_close_matches(name, names, 1, cutoff)
+    return same if same in names else next(iter(near), None)
+
+
+_SYNONYMS = {
+    **dict.fromkeys(["model", "llm", "judge"], "agent"),
+    **dict.fromkeys(["models", "llms", "proposers"], "agents"),
+    **dict.fromkeys(["function", "key", "predicate"], "fn"),
+    **dict.fromkeys(["k", "top", "top_k", "top_n"], "n"),
+    **dict.fromkeys(["system", "instruction", "instructions"], "prompt"),
+    **dict.fromkeys(["question", "input"], "query"),
+    **dict.fromkeys(["answers", "proposals"], "responses"),
+}
+"""Other people's words for what is called differently here."""
 
 
 def refuse(unknown: Iterable[str], function: Callable[..., object]) -> None:
-    """Refuse keywords that a function does not have.
+    """Raise an error for keywords that a function does not have.
 
     Raises:
-        InvalidMixtureError: There is one; the message names the nearest that exists.
+        InvalidMixtureError: There is such a keyword; the message names the nearest one.
 
     Example:
         >>> refuse([], print)

@@ -1,8 +1,8 @@
-"""The pipeline as a LangGraph graph: a node a step, a branch a call.
+"""The pipeline as a LangGraph graph: one node per step, one branch per call.
 
-Step k is the node `k_verb`, which gathers: it keeps, records, and decides failure. A
-step of several calls has in front of it one branch per call, `k_verb/label`, all in
-one superstep.
+Step k is the node `k_verb`, such as `2_aggregate`. A step of several calls also has one
+node per call, `k_verb/label`; these branches run in one superstep, before the step's
+own node, which gathers their replies.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Never
 
 from langchain_core.messages import HumanMessage
+from langgraph.cache.base import BaseCache
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
@@ -41,7 +42,10 @@ def create_mixture(
     store: BaseStore | None = None,
     interrupt_before: All | Sequence[str] | None = None,
     interrupt_after: All | Sequence[str] | None = None,
-    name: str = "mixture",
+    cache: BaseCache[Any] | None = None,
+    debug: bool = False,
+    transformers: Sequence[Any] | None = None,
+    name: str | None = None,
     **unknown: Never,
 ) -> MixtureGraph:
     """Build the graph of a pipeline: `{"messages": [...]}` in and out.
@@ -50,39 +54,43 @@ def create_mixture(
     `status`, `reasons`, `responses`, `history` and `usage`.
 
     Args:
-        steps: The pipeline. The first step must be able to do without responses.
+        steps: The pipeline. The first step must need no responses.
         client: What turns names into models: a chat model, a mapping, a function of
             the name, a function of `model, messages, temp, max_tokens`, or None for
             `init_chat_model`.
-        on_failure: Where every call of a Propose, Synthesize, Aggregate or Vote failed,
-            "raise", or "keep" the responses that it was given and go on. (Refine and
-            Rank go on in any case; where there is nothing to keep it always raises.)
-        timeout: Seconds per call; between two chunks where the answer streams. None =
+        on_failure: What happens if all calls of a Propose, Synthesize, Aggregate or
+            Vote fail: "raise", or "keep" to go on with the responses it was given.
+            Refine and Rank always go on. With nothing to keep, the run always raises.
+        timeout: Seconds per call, or between two chunks of a streamed answer. None =
             no limit; "default" = 300 for models and no limit for agents that are
             graphs.
-        deadline: Seconds for the whole run. Each step that asks gets an equal share of
-            what is left; a call that is not done by then is given up, and the answer
-            is made of what is there.
-        max_calls: At most this many calls, fallbacks included, the first steps' first;
-            once they are used up, the answer is made of what is there. `count_calls`
-            says how many a pipeline makes.
-        max_total_tokens: The same for tokens read and written, by an estimate before
-            each call.
+        deadline: Seconds for the whole run. Each step that makes calls gets an equal
+            share of the time left. A call that is not done by then is given up, and
+            the answer is made from the responses so far.
+        max_calls: The maximum number of calls, fallbacks included. Once it is reached,
+            the answer is made from the responses so far. `count_calls` returns how
+            many calls a pipeline makes.
+        max_total_tokens: The maximum of tokens read and written, estimated before each
+            call. Once it is reached, the same happens.
         stream_proposals: Whether `stream_mode="messages"` also delivers the tokens of
-            the calls that are not the answer, marked in their metadata by
-            `mixture_step` and `mixture_agent`.
-        context_schema: The graph's, for agents that are graphs and read a context.
-        checkpointer: As in `StateGraph.compile`; so are the arguments that follow.
-        store: Passed on.
-        interrupt_before: Names of steps or branches, such as `2_aggregate`; a step that
-            fans out is interrupted before any of its calls is made.
+            calls that are not the answer. Their metadata has `mixture_step` and
+            `mixture_agent`.
+        context_schema: The graph's context schema, for agents that are graphs.
+        checkpointer: As in `StateGraph.compile`, like the next three.
+        store: The store of agents that are graphs.
+        interrupt_before: Names of steps or branches, such as `2_aggregate`. A step with
+            several branches is interrupted before any of its calls is made.
         interrupt_after: Names of steps or branches.
-        name: The graph's name in traces, and as an agent of another graph.
-        **unknown: Misspelt keywords, which are refused.
+        cache: Passed on.
+        debug: Passed on.
+        transformers: Passed on.
+        name: The graph's name in traces and as an agent of another graph, and the name
+            of the answer; None = "mixture", and the answer has its model's.
+        **unknown: Misspelt keywords, which raise an error.
 
     Raises:
-        InvalidMixtureError: A step, an agent or the client cannot be used. While it
-            runs the graph raises `StepFailedError` and `NoResponsesError`.
+        InvalidMixtureError: A step, an agent or the client cannot be used. A running
+            graph raises `StepFailedError` and `NoResponsesError`.
 
     Example:
         ```python
@@ -107,7 +115,8 @@ def create_mixture(
         max_total_tokens=max_total_tokens,
         stream_proposals=stream_proposals,
     )
-    layers = layers_of(steps, client, options)
+    layers = layers_of(steps, client, options, name)
+    given = {} if transformers is None else {"transformers": transformers}
     return build(
         layers,
         context_schema=context_schema,
@@ -115,7 +124,10 @@ def create_mixture(
         store=store,
         interrupt_before=_nodes(interrupt_before, {x.name: x.branches for x in layers}),
         interrupt_after=_nodes(interrupt_after, {}),
-        name=name,
+        cache=cache,
+        debug=debug,
+        name=name or "mixture",
+        **given,
     )
 
 
@@ -125,7 +137,13 @@ def build(
     context_schema: type[Any] | None = None,
     **compiled: Any,
 ) -> MixtureGraph:
-    """Wire layers into a graph; `compiled` is what `StateGraph.compile` takes."""
+    """Wire layers into a graph.
+
+    Args:
+        layers: The steps in their places.
+        context_schema: See `create_mixture`.
+        **compiled: Passed to `StateGraph.compile`.
+    """
     builder = StateGraph(
         MixtureState,
         context_schema=context_schema,
@@ -164,24 +182,24 @@ async def run(
     Args:
         pipeline: The steps.
         query: The question.
-        client: See `create_mixture`; in the style of mixture-llm, an async function
-            of `model, messages, temp, max_tokens` that returns the text and the
-            numbers of tokens read and written.
+        client: See `create_mixture`. A mixture-llm client is an async function of
+            `model, messages, temp, max_tokens` that returns the text and the numbers
+            of tokens read and written.
         on_failure: See `create_mixture`.
         timeout: Seconds per call; see `create_mixture`.
-        deadline: Seconds for all of it; see `create_mixture`.
+        deadline: Seconds for the whole run; see `create_mixture`.
         max_calls: See `create_mixture`.
         max_total_tokens: See `create_mixture`.
-        **unknown: Misspelt keywords, which are refused.
+        **unknown: Misspelt keywords, which raise an error.
 
     Returns:
-        The answer and the history, one row a step.
+        The answer and the history, one row per step.
 
     Raises:
-        InvalidMixtureError: Something in the pipeline cannot be used.
-        StepFailedError: A step failed; its `responses` and `history` keep what was
-            paid for.
-        NoResponsesError: No response is left at all.
+        InvalidMixtureError: The pipeline, the query or the client cannot be used.
+        StepFailedError: A step failed; `responses` and `history` keep what was paid
+            for.
+        NoResponsesError: No response is left.
 
     Example:
         ```python
@@ -215,7 +233,7 @@ async def run(
 def _nodes(
     names: All | Sequence[str] | None, branches: Mapping[str, list[str]]
 ) -> All | list[str] | None:
-    """Put a step's branches, which cost, in the place of a step that is named."""
+    """Replace the name of a step by those of its branches, which make the calls."""
     if names is None or names == "*":
         return names
     if isinstance(names, str):

@@ -1,4 +1,4 @@
-"""What a run may take: the options of all three faces."""
+"""The options of a run, shared by `create_mixture`, `ChatMixture` and `run`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_fields
 
 OnFailure: TypeAlias = Literal["raise", "keep"]
-"""What a step does whose every call failed: raise, or keep the responses it had."""
+"""What happens if all calls of a step fail: "keep" goes on with its input."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Failure, time and cost of one run of a mixture.
+    """The rules of one run for failure, time and cost.
 
     Raises:
-        InvalidMixtureError: A value is not allowed; the message says what is.
+        InvalidMixtureError: A value is not allowed; the message names what is.
 
     Example:
         >>> Options(deadline=-1)
@@ -28,23 +28,25 @@ allowed: None or seconds > 0.
     """
 
     on_failure: OnFailure = "raise"
-    """Where every call of a step failed: raise, or keep the responses it had."""
+    """If all calls of a step fail: raise, or keep the responses it was given."""
     timeout: Timeout = "default"
-    """Seconds per call; between two chunks where the answer streams."""
+    """Seconds per call, or between two chunks of a streamed answer."""
     deadline: float | None = None
-    """Seconds for all of it, shared out among the steps that ask."""
+    """Seconds for the whole run, shared out among the steps that make calls."""
     max_calls: int | None = None
-    """The most calls that are made."""
+    """The maximum number of calls."""
     max_total_tokens: int | None = None
-    """The most tokens that are read and written, by estimate before each call."""
+    """The maximum of tokens read and written, estimated before each call."""
     stream_proposals: bool = False
-    """Whether a message stream has the tokens of calls that are not the answer."""
+    """Whether a message stream also delivers the tokens of proposals."""
 
     def __post_init__(self) -> None:
         check_fields(self, "mixture")
 
     @property
     def stops(self) -> bool:
-        """Whether a run may have to end with the responses that are there."""
+        """Whether a step without an answer may pass its input on instead of failing."""
+        # A limit means "answer with what there is by then"; only without one may a
+        # failed step end the run.
         caps = (self.deadline, self.max_calls, self.max_total_tokens)
         return self.on_failure == "keep" or any(cap is not None for cap in caps)

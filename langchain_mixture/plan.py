@@ -1,4 +1,4 @@
-"""Is a list of steps a pipeline, which agents does it ask, and how are they named?"""
+"""Checks of a pipeline, before it is built: its steps, their bounds and their names."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from langchain_mixture.steps.base import Agent, Step
 def bounds_of(
     steps: Sequence[Step], options: Options
 ) -> list[tuple[Sequence[Agent], int]]:
-    """Return what each step may ask and leave, by what can arrive at it.
+    """Return the bounds of each step, given the most responses that can reach it.
 
     Returns:
-        For each step its agents, one a call, and the most responses that it may leave.
+        For each step its agents, one per call, and the most responses it may keep.
 
     Raises:
-        InvalidMixtureError: It is no pipeline, or a step can get no response.
+        InvalidMixtureError: This is no pipeline, or a step can get no response.
     """
     check_steps(steps)
     bounds: list[tuple[Sequence[Agent], int]] = []
@@ -32,17 +32,18 @@ def bounds_of(
                 "makes some, such as Propose."
             )
         bounds.append((agents, leaving))
-        # Where a step may stop without an answer, what it was given goes on.
+        # A step that may end without an answer passes on what it was given, which
+        # can be more than it may keep.
         stops = options.stops and len(agents) > 0
         arriving = max(arriving, leaving) if stops else leaving
     return bounds
 
 
 def count_calls(steps: Sequence[Step]) -> int:
-    """Say how many calls a pipeline makes at most where none of them fails.
+    """Return the most calls that a pipeline makes if none of them fails.
 
-    Fallbacks and retries are not in it, and an agent that is a mixture or another graph
-    is one call.
+    Fallbacks and retries are not counted. An agent that is a mixture or another graph
+    counts as one call.
 
     Example:
         >>> from langchain_mixture import together_moa
@@ -58,10 +59,10 @@ def count_calls(steps: Sequence[Step]) -> int:
 
 
 def check_steps(steps: object) -> None:
-    """Refuse what is no pipeline.
+    """Raise an error if this is not a list of steps.
 
     Raises:
-        InvalidMixtureError: It is no list of steps, or empty.
+        InvalidMixtureError: This is no list of steps, or an empty one.
     """
     if not isinstance(steps, list | tuple) or not steps:
         raise InvalidMixtureError(
@@ -80,7 +81,7 @@ def check_steps(steps: object) -> None:
 
 
 def names_of(steps: Sequence[Step]) -> list[str]:
-    """Name each step in the graph, such as `1_propose`."""
+    """Return the name of each step in the graph, such as `1_propose`."""
     kinds = (type(step).__name__ for step in steps)
     words = (re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower() for kind in kinds)
     return [f"{number}_{name}" for number, name in enumerate(words, 1)]

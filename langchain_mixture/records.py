@@ -1,6 +1,7 @@
-"""What goes through a pipeline, and what is written down of it."""
+"""The values of a pipeline: calls, replies, responses, and the record of a turn."""
 
-from __future__ import annotations
+# Annotations are not postponed here: where they are, a TypedDict takes what is
+# NotRequired for required.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,12 +19,45 @@ class Response(TypedDict):
     """Unique within a turn, such as `1_propose/0`."""
     text: str
     agent: str
-    """The name of the model that wrote it."""
+    """The name of the agent that wrote it."""
     step: str
     """The name of the step that wrote it, such as `1_propose`."""
     parents: list[str]
     """The ids of the responses that its author was shown."""
     tool_calls: list[ToolCall]
+    analysis: NotRequired[str]
+    """What `Analyze` wrote of the responses; the next step that writes is shown it."""
+
+
+class Kept(list[Response]):
+    """What a step keeps, and what is to be said of it; `keep` may return one.
+
+    Example:
+        >>> best: Response = {"id": "1_propose/0", "text": "Paris"}
+        >>> Kept([best], note={"share": 0.75})
+        Kept(1 response, note={'share': 0.75})
+    """
+
+    note: str | dict[str, Any] | None
+    """For the step's row in the history: text, or plain data."""
+    reason: str | None
+    """Why the result is degraded, in words; None where it is not."""
+
+    def __init__(
+        self,
+        responses: Iterable[Response],
+        note: str | dict[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        super().__init__(responses)
+        self.note = note
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        said = {"note": self.note, "reason": self.reason}
+        shown = [f"{name}={value!r}" for name, value in said.items() if value]
+        count = f"{len(self)} response{'s' * (len(self) != 1)}"
+        return f"Kept({', '.join([count, *shown])})"
 
 
 class Call(TypedDict):
@@ -31,8 +65,9 @@ class Call(TypedDict):
 
     messages: list[BaseMessage]
     parents: list[str]
+    """The ids of the responses that the messages show."""
     check: NotRequired[Callable[[str], object]]
-    """Raises where the reply's text is of no use; the call has then failed."""
+    """Called with the reply's text; the call has failed if it raises."""
 
 
 Outcome: TypeAlias = Literal[
@@ -41,106 +76,124 @@ Outcome: TypeAlias = Literal[
 
 
 class Reply(Response):
-    """What came of one call: a response, or why there is none."""
+    """The record of one attempt at a call: a response, or why there is none."""
 
     index: int
-    """The position of the call among those of its step."""
+    """The position of the call in its step, from 0."""
     attempt: int
-    """0 for the step's agent, more for its fallbacks."""
+    """0 for the step's agent, 1 and up for its fallbacks."""
     error: str | None
-    """Why there is no response, in one line; None where there is one."""
+    """Why there is no response, in one line; None if there is one."""
     started: float
     """When the call began, in seconds since the epoch."""
     time: float
-    """How long it took, in seconds."""
+    """The duration of the call, in seconds."""
     in_tokens: int
     out_tokens: int
     estimated_tokens: int
-    """Read and written, by estimate, where the model reports none; else 0."""
+    """An estimate of the tokens read and written; 0 if the model reports its own."""
     truncated: bool
     """Whether the answer was cut off at the token limit."""
     message: AIMessage | None
-    """The model's own message, where it may become the answer."""
+    """The model's own message, where it may become the answer; beside an error only
+    where nothing better is left, such as a refusal."""
     outcome: Outcome
-    """`given up`: not waited for; `broken off`: after some of it was streamed."""
+    """`given up`: the run stopped waiting; `broken off`: failed in mid-stream."""
     reasons: list[str]
-    """Why the agent, a mixture itself, calls its answer a degraded one; else empty."""
+    """The reasons of a degraded answer, if the agent is a mixture; else empty."""
 
 
 class LLMCall(TypedDict):
     """One call in the history."""
 
     model: str
+    """The name of the agent."""
     time: float
     """Seconds."""
     in_tokens: int
     out_tokens: int
     error: NotRequired[str]
     estimated_tokens: NotRequired[int]
-    """Read and written, by estimate; present where the model reported none."""
+    """An estimate of the tokens read and written; present if none were reported."""
     truncated: NotRequired[bool]
-    """Present and true where the answer was cut off at the token limit."""
+    """Present and true if the answer was cut off at the token limit."""
+    shown: NotRequired[list[str]]
+    """The ids of the responses that the model was shown, in this order."""
 
 
 class HistoryRow(TypedDict):
-    """What one step did."""
+    """The record of one step."""
 
     step: str
     """The step's class, such as `Propose`."""
     name: str
     """The step's name in the graph, such as `1_propose`."""
     outputs: list[str]
-    """The texts that the step handed on."""
+    """The texts that the step passed on."""
     responses: list[str]
-    """Their ids: what was drawn, chosen, kept, in its order."""
+    """The ids of those texts, in the same order."""
     llm_calls: list[LLMCall]
     step_time: float
     """Seconds."""
+    note: NotRequired[str | dict[str, Any]]
+    """What the step says of its choice, such as the votes that it counted."""
 
 
 class Tokens(TypedDict):
-    """Tokens read, written, and both, as the models report them."""
+    """Tokens as the models report them."""
 
     input_tokens: int
     output_tokens: int
     total_tokens: int
     estimated_tokens: int
-    """Beside these: the tokens, by estimate, of calls that reported none."""
+    """An estimate for the calls that reported none; not part of the total."""
 
 
 class Usage(Tokens):
     """Tokens of a whole turn."""
 
     models: dict[str, Tokens]
-    """By model, as the pipeline names it."""
+    """By agent, under its name in the pipeline."""
     steps: dict[str, Tokens]
     """By step, such as `1_propose`."""
 
 
 class Result(TypedDict):
-    """What a turn came to, beside its answer."""
+    """The outcome of a turn, apart from its answer."""
 
     status: Literal["complete", "degraded"]
-    """`complete` only if every call has answered, or the step's quorum was met."""
+    """`complete` only if in each step every call answered or the quorum was met."""
     reasons: list[str]
-    """What went wrong, in words; also, where a quorum was met, on how many answers
-    its step rests. Empty where every call has answered."""
+    """What went wrong, one sentence each. A quorum that was met without all answers
+    is noted here too. Empty if every call answered."""
     responses: list[Response]
-    """The responses that the last step left; the first one is the answer."""
+    """The responses that the last step kept; the first one is the answer."""
     history: list[HistoryRow]
-    """One row a step, of this turn."""
+    """One row per step of this turn."""
     usage: Usage
-    """Tokens in all, and by model and step."""
+    """Tokens in total, by model, and by step."""
+    analysis: NotRequired[str | None]
+    """What the last `Analyze` wrote; None or absent where there was none."""
 
 
 def answered(replies: Sequence[Reply]) -> list[Response]:
-    """Give the replies that have an answer, as responses.
+    """Return the replies that have an answer, as responses.
 
     Example:
         >>> answered([])
         []
     """
     return [_response(reply) for reply in replies if reply["error"] is None]
+
+
+def last_resort(replies: Sequence[Reply]) -> list[Response]:
+    """Return what may be handed on where no reply is an answer: refusals, for one.
+
+    Example:
+        >>> last_resort([])
+        []
+    """
+    return [_response(r) for r in replies if r["error"] is not None and r["message"]]
 
 
 def _response(reply: Reply) -> Response:
@@ -160,10 +213,21 @@ def row(
     kept: Sequence[Response],
     replies: Sequence[Reply],
     started: float,
+    note: str | dict[str, Any] | None = None,
 ) -> HistoryRow:
-    """Write down what a step did; `started` is when its own node began, in seconds."""
+    """Return the history row of a step.
+
+    Args:
+        step: The step, which gives the row its class.
+        name: The step's name in the graph.
+        kept: The responses that the step passed on.
+        replies: The replies to its calls, failures included.
+        started: When the step's own node began, in seconds since the epoch.
+        note: What the step says of its choice.
+    """
+    # The branches ran before the step's own node: the step began with its first call.
     begun = min([started, *(reply["started"] for reply in replies)])
-    return {
+    written: HistoryRow = {
         "step": type(step).__name__,
         "name": name,
         "outputs": [response["text"] for response in kept],
@@ -171,10 +235,13 @@ def row(
         "llm_calls": calls_of(replies),
         "step_time": time.time() - begun,
     }
+    if note:
+        written["note"] = note
+    return written
 
 
 def calls_of(replies: Sequence[Reply]) -> list[LLMCall]:
-    """Write down the calls that were made."""
+    """Return the history entries of the calls that were made."""
     return [_call(reply) for reply in replies if reply["outcome"] != "not asked"]
 
 
@@ -191,6 +258,8 @@ def _call(reply: Reply) -> LLMCall:
         call["estimated_tokens"] = reply["estimated_tokens"]
     if reply["truncated"]:
         call["truncated"] = True
+    if reply["parents"]:
+        call["shown"] = reply["parents"]
     return call
 
 
@@ -234,13 +303,15 @@ def estimated(messages: Sequence[BaseMessage]) -> int:
         >>> estimated([AIMessage("four" * 100)])
         106
     """
-    # Core's count takes the data of a file or of a sound for text.
+    # Core counts the data of a file or a recording as text: 1 MB would be 350,000
+    # tokens (langchain-core 1.8.3). `test_limits.py` holds it.
     return count_tokens_approximately([_without_data(message) for message in messages])
 
 
 def _without_data(message: BaseMessage) -> BaseMessage:
     if isinstance(message.content, str):
         return message
+    # Core counts every picture as 85 tokens, so a picture stands in for all other data.
     blocks = [
         block if isinstance(block, str) or _is_small(block) else {"type": "image"}
         for block in message.content

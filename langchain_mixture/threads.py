@@ -1,6 +1,7 @@
-"""Between sync and async: threads that hold up neither an event loop nor the process.
+"""The bridge between sync and async code.
 
-A pool would be held up by the calls in it that are given up and hang.
+Each call gets a daemon thread. In a thread pool, calls that hang after they were given
+up would occupy its workers and delay the exit of the process.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 def begun(function: Callable[[], T]) -> Future[T]:
-    """Call a function on a daemon thread of its own, in a copy of this context.
+    """Start a function on a new daemon thread, in a copy of the current context.
 
     Example:
         >>> begun(lambda: "done").result()
@@ -33,11 +34,11 @@ def begun(function: Callable[[], T]) -> Future[T]:
         try:
             outcome.set_result(function())
         except (StopIteration, asyncio.CancelledError) as error:
-            # To whom waits these would mean something else: an end, its own end.
-            told = RuntimeError(f"{type(error).__name__} was raised: {error}")
-            told.__cause__ = error
-            outcome.set_exception(told)
-        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
+            # A waiter would misread these: exhaustion, or its own cancellation.
+            wrapped = RuntimeError(f"{type(error).__name__} was raised: {error}")
+            wrapped.__cause__ = error
+            outcome.set_exception(wrapped)
+        except BaseException as error:  # noqa: BLE001  # raised again by the future's result()
             outcome.set_exception(error)
 
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
@@ -45,7 +46,7 @@ def begun(function: Callable[[], T]) -> Future[T]:
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Wait on the event loop for a function that may be slow.
+    """Await a sync function that may be slow, without blocking the event loop.
 
     Example:
         >>> asyncio.run(in_thread(lambda: "done"))
@@ -55,10 +56,11 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 
 def wait_for(awaitable: Awaitable[T]) -> T:
-    """Wait in sync code for an awaitable.
+    """Wait for an awaitable in sync code.
 
-    All run on one event loop on a thread of its own: an async HTTP client belongs to
-    the first loop that it meets, and the caller may have a loop running (notebooks).
+    All awaitables run on one event loop in a separate thread, for two reasons: an async
+    HTTP client only works on the loop that first used it, and the caller's thread may
+    have a running loop already, as in a notebook.
 
     Example:
         >>> wait_for(asyncio.sleep(0, "done"))
@@ -69,14 +71,16 @@ def wait_for(awaitable: Awaitable[T]) -> T:
         return await awaitable
 
     loop = _loop()
-    if threading.current_thread() is loop.thread:  # waiting here would be for ever
+    # An async agent that calls sync code is on the loop's thread. To wait there for
+    # the loop would be a deadlock.
+    if threading.current_thread() is loop.thread:
         with ThreadPoolExecutor(1) as executor:
             return executor.submit(asyncio.run, waiting()).result()
     return asyncio.run_coroutine_threadsafe(waiting(), loop.loop).result()
 
 
 class _LoopThread:
-    """An event loop that runs on a daemon thread of its own."""
+    """An event loop and the daemon thread that runs it."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -93,14 +97,15 @@ _loops_lock = threading.Lock()
 
 
 def _loop() -> _LoopThread:
-    """Give this process's loop: a fork has none of its parent's threads."""
+    """Return this process's loop. A fork inherits none of its parent's threads."""
     with _loops_lock:
         if os.getpid() not in _loops:
             _loops[os.getpid()] = _LoopThread()
         return _loops[os.getpid()]
 
 
-if hasattr(os, "register_at_fork"):  # the lock may be held when the fork happens
+# A lock that another thread holds during a fork would stay locked in the child.
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_loops_lock.acquire,
         after_in_parent=_loops_lock.release,
@@ -110,16 +115,16 @@ if hasattr(os, "register_at_fork"):  # the lock may be held when the fork happen
 
 @contextmanager
 def interruptible(cancel: Callable[[], object]) -> Iterator[None]:
-    """Call a function on Ctrl-C, before KeyboardInterrupt is raised, for a block.
+    """Call `cancel` on Ctrl-C within a block, before KeyboardInterrupt is raised.
 
-    LangGraph waits for its branches before any code of ours sees the interrupt
-    (langgraph 1.2.24), so something must end them first. As in `asyncio.Runner`, only
-    on the main thread and in the place of Python's own handler. `test_interrupt.py`
-    holds it.
+    Without it, LangGraph first waits for its branches, until their calls end
+    (langgraph 1.2.24). `test_interrupt.py` holds it.
 
     Args:
-        cancel: Takes no lock, as it may interrupt who holds that lock.
+        cancel: Must take no lock, which the interrupted code may hold.
     """
+    # As in `asyncio.Runner`: only the main thread gets signals, and a handler that the
+    # program has set itself stays in place.
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

@@ -143,7 +143,7 @@ def test_a_misspelt_keyword_names_the_nearest_field() -> None:
         mixture(checkpointer=InMemorySaver())
     with pytest.raises(InvalidMixtureError, match="1_aggregate needs responses"):
         ChatMixture([Aggregate("openai:gpt-4o")])
-    with pytest.warns(UserWarning, match="max_retries has no meaning"):
+    with pytest.warns(UserWarning, match="ChatMixture ignores max_retries"):
         mixture(max_retries=2)
     with pytest.raises(InvalidMixtureError, match="steps is 'gpt-4o'; allowed"):
         ChatMixture("gpt-4o")  # type: ignore[arg-type]

@@ -186,6 +186,10 @@ async def test_a_fault_costs_no_more_than_it_must(
         if fault.says == "" and faulty != {"judge"}:
             message = await ask(model, how)
             assert message.response_metadata["mixture"]["status"] == "complete"
+        elif fault.name == "only a refusal" and faulty == {"last"}:
+            message = await ask(model, how)
+            assert message.additional_kwargs["refusal"] == "I will not."
+            assert message.response_metadata["mixture"]["status"] == "degraded"
         elif isinstance(outcome, str):
             message = await ask(model, how)
             about = message.response_metadata["mixture"]
@@ -197,7 +201,7 @@ async def test_a_fault_costs_no_more_than_it_must(
         else:
             with pytest.raises(outcome) as raised:
                 await ask(model, how)
-            assert type(raised.value) is outcome
+            assert isinstance(raised.value, outcome)
             said = fault.says.replace("refused", "refused to answer")
             assert str(raised.value).count(said) >= len(faulty)
             kept = 0 if outcome is NoResponsesError else 2

@@ -200,8 +200,9 @@ def test_the_history_has_the_rows_of_mixture_llm() -> None:
     for row in rows:
         assert 0 <= row["step_time"] < 60
         for call in row["llm_calls"]:
-            assert set(call) == {"model", "time", "in_tokens", "out_tokens"}
+            assert {*call} - {"shown"} == {"model", "time", "in_tokens", "out_tokens"}
             assert 0 <= call["time"] <= row["step_time"] + 0.05
+    assert rows[2]["llm_calls"][0]["shown"] == ["1_propose/0"]
 
 
 def test_replies_keep_the_order_of_the_agents_not_of_the_nodes_names() -> None:
@@ -914,11 +915,14 @@ class Broken(Step):
     ("fault", "message"),
     [
         ("calls", "2_broken: KeyError: 'oops'"),
-        ("too many", r"calls\(\) made 3 calls of at most 2"),
+        ("too many", r"calls\(\) returned 3 calls; bounds\(\) allows at most 2"),
         ("keep", r"keep\(\) returned None; it must return a list"),
-        ("text", r"keep\(\) returned a list with 'x'; it must hold responses"),
-        ("part", r"keep\(\) returned a list with a dict; it must hold responses"),
-        ("too much", r"2_broken: .*keep\(\) left 2 responses of at most 1"),
+        ("text", r"keep\(\) returned a list with 'x'; allowed: responses"),
+        ("part", r"keep\(\) returned a list with a dict; allowed: responses"),
+        (
+            "too much",
+            r"2_broken: .*keep\(\) returned 2 responses; bounds\(\) allows at most 1",
+        ),
     ],
 )
 def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) -> None:
@@ -951,9 +955,12 @@ def test_a_step_of_ones_own_that_keeps_nothing_loses_nothing() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: self_moa("a", samples=0), "samples is 0; allowed: 1 or more"),
-        (lambda: together_moa(layers=1), "layers is 1; allowed: 2 or more"),
-        (lambda: moa_lite([]), r"Propose: agents is \[\]; allowed"),
+        (
+            lambda: self_moa("a", samples=0),
+            "samples is 0; allowed: a whole number >= 1",
+        ),
+        (lambda: together_moa(layers=1), "layers is 1; allowed: a whole number >= 2"),
+        (lambda: moa_lite([]), r"moa_lite: proposers is \[\]; allowed"),
         (lambda: robust_moa(["a"], "b", rate=2), "Dropout: rate is 2; allowed"),
     ],
 )

@@ -123,33 +123,40 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 
 
 ROOMS = [
-    {"records", "secrets", "errors", "threads", "callbacks", "compat"},
+    {"records", "secrets", "errors", "threads", "callbacks", "compat", "runnables"},
     {"steps"},
-    {"presets", "agents"},
+    {"presets", "agents", "conditions"},
     {"options", "plan"},
     {"running"},
     {"graph"},
     {"model"},
     {"chat"},
     {"__init__"},
+    {"evaluation"},
+    {"cli"},
 ]
 """The package's modules and folders, from the ground up."""
 
 
 def imports() -> dict[str, set[str]]:
-    """Give what each module of the package imports from it."""
-    names = {path: ".".join(path.relative_to(PACKAGE).parts)[:-3] for path in MODULES}
-    found: dict[str, set[str]] = {}
-    for path, name in names.items():
-        wanted: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                package, _, module = node.module.partition(".")
-                if package == "langchain_mixture":
-                    inside = {f"{module}.{alias.name}" for alias in node.names}
-                    wanted |= inside & {*names.values()} or {module}
-        found[name] = wanted
-    return found
+    """Give what each module of the package imports from it as it is loaded."""
+    names = {".".join(p.relative_to(PACKAGE).parts)[:-3]: p for p in MODULES}
+
+    def wanted(module: str, name: str) -> str:
+        forms = (f"{module}.{name}", module)
+        both = [form for f in forms for form in (f, f"{f}.__init__")]
+        return next(form for form in both if form.strip(".") in names).strip(".")
+
+    return {
+        module: {
+            wanted(node.module.partition(".")[2], alias.name)
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.ImportFrom) and node.module
+            if node.module.partition(".")[0] == "langchain_mixture"
+            for alias in node.names
+        }
+        for module, path in names.items()
+    }
 
 
 def test_imports_point_one_way() -> None:
@@ -234,6 +241,31 @@ def test_what_the_table_of_errors_quotes_is_what_the_code_says() -> None:
         known = f'"{field[1]}": ' in plain if field else False
         name = quoted in langchain_mixture.__all__
         assert known or name or quoted in plain, quoted
+
+
+def test_the_map_names_what_exists() -> None:
+    """Every path in ARCHITECTURE.md exists, and every name is in the source."""
+    text = re.sub(r"(?s)```.*?```", "", (ROOT / "ARCHITECTURE.md").read_text())
+    source = "".join(path.read_text() for path in MODULES)
+    words = set(re.findall(r"\w+", source))
+    quoted = re.findall(r"`([^`]+)`", text)
+    paths = {name for name in quoted if re.fullmatch(r"[\w/]+(/|\.py|\.md)", name)}
+    assert len(paths) > 20
+    for path in paths:
+        assert (PACKAGE / path).exists() or (ROOT / path).exists(), path
+    for name in set(quoted) - paths:
+        if re.fullmatch(r"[A-Za-z_][\w.]*", name):
+            assert set(name.split(".")) <= words, name
+
+
+def test_the_map_shows_every_room() -> None:
+    """The drawing in ARCHITECTURE.md has each module and folder of the package."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    drawing = re.findall(r"(?s)```\n(.*?)```", text)[0]
+    rooms = {p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or p.is_dir()}
+    shown = {name.rstrip("/") for name in re.findall(r"[a-z_]+(?:/|\.py)", drawing)}
+    assert shown == rooms - {"__init__.py", "__pycache__"}
+    assert len(drawing.splitlines()) <= 25
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/errors.md"])

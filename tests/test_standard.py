@@ -130,7 +130,7 @@ class Pipeline:
     returns_usage_metadata = False
 
 
-IGNORED = "ignore:.* has no meaning for a ChatMixture:UserWarning"
+IGNORED = "ignore:ChatMixture ignores:UserWarning"
 
 
 @pytest.mark.filterwarnings(IGNORED)

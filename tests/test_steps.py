@@ -3,11 +3,15 @@
 import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_openai import ChatOpenAI
 
 from langchain_mixture import (
     Aggregate,
@@ -26,8 +30,13 @@ from langchain_mixture import (
     Synthesize,
     Take,
     Vote,
+    moa_lite,
+    robust_moa,
+    self_moa,
+    together_moa,
 )
 from langchain_mixture.threads import wait_for
+from tests.models import Scripted
 
 CONVERSATION: list[BaseMessage] = [SystemMessage("Be kind."), HumanMessage("Why {x}?")]
 
@@ -107,8 +116,8 @@ def kept(step: Step, replies: Sequence[Reply] = ()) -> list[str]:
         (lambda: Aggregate("a", 0.7), "Aggregate: prompt is 0.7"),  # type: ignore[arg-type]
         (
             lambda: Aggregate("a", ChatPromptTemplate([("user", "{question}")])),
-            "Aggregate: prompt has the variable 'question'; allowed: messages, query, "
-            "responses",
+            "Aggregate: prompt has the variable 'question'; allowed: analysis, "
+            "messages, query, responses",
         ),
         (
             lambda: Aggregate("a", ChatPromptTemplate([("user", "{query}")])),
@@ -163,6 +172,173 @@ def test_steps_are_values() -> None:
         step.temp = 1.0  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(step)) == step
     assert hash(step) == hash(Propose(["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("step", "given", "said"),
+    [
+        (Propose, {"temperature": 1}, "has no argument 'temperature'; nearest: temp."),
+        (
+            Propose,
+            {"models": ["a"]},
+            "Propose has no argument 'models'; nearest: agents.",
+        ),
+        (
+            Aggregate,
+            {"model": "a"},
+            "Aggregate has no argument 'model'; nearest: agent.",
+        ),
+        (Aggregate, {"agent": "a", "fallback": ["b"]}, "nearest: fallbacks."),
+        (Synthesize, {"promt": "Fuse."}, "nearest: prompt."),
+        (Refine, {"max_token": 5}, "nearest: max_tokens."),
+        (Vote, {"judge": "a"}, "nearest: agent."),
+        (Rank, {"top": 3}, "Rank has no argument 'top'; nearest: n."),
+        (Take, {"k": 3}, "nearest: n."),
+        (Sample, {"n": 3, "sed": 1}, "nearest: seed."),
+        (Dropout, {"rat": 0.1}, "nearest: rate."),
+        (Shuffle, {"zzz": 1}, "Shuffle has no argument 'zzz'; allowed: seed."),
+        (Filter, {"function": len}, "nearest: fn."),
+        (Map, {"func": len}, "nearest: fn."),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_misspelt_or_near_keyword_names_the_nearest(
+    step: Callable[..., Step], given: dict[str, Any], said: str
+) -> None:
+    """Of every step, as of a ChatMixture and of create_mixture."""
+    with pytest.raises(InvalidMixtureError) as raised:
+        step(**given)
+    assert said in str(raised.value)
+
+
+def test_a_subclass_with_keywords_of_its_own_keeps_them() -> None:
+    """Only what the step's own constructor does not know is refused."""
+
+    class Panel(Propose):
+        def __init__(self, *, size: int, **others: Any) -> None:
+            super().__init__(["a"] * size, **others)
+
+    @dataclass(frozen=True)
+    class Titled(Propose):
+        title: str = ""
+
+    assert len(Panel(size=3, temp=0.5).agents) == 3
+    assert Titled(["a"], title="x").title == "x"
+    with pytest.raises(InvalidMixtureError, match="Titled has no argument 'tilte'"):
+        Titled(["a"], tilte="x")  # type: ignore[call-arg]  # what it is about
+    assert str(signature(Propose)).startswith("(agents: ")
+    assert replace(Propose(["a"]), temp=1.0) == Propose(["a"], 1.0)
+    assert copy(Rank("a", 2)) == Rank("a", 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: self_moa(["m"]), "self_moa: model is ['m']; allowed: a model name"),  # type: ignore[arg-type]
+        (lambda: self_moa("m", "6"), "self_moa: samples is '6'; allowed: a whole"),  # type: ignore[arg-type]
+        (lambda: self_moa("m", aggregator=["x"]), "self_moa: aggregator is ['x']"),  # type: ignore[arg-type]
+        (lambda: together_moa("gpt"), "together_moa: proposers is 'gpt'"),
+        (lambda: together_moa(layers=1), "together_moa: layers is 1; allowed: a whole"),
+        (lambda: moa_lite([]), "moa_lite: proposers is []"),
+        (lambda: moa_lite(["a"], 3), "moa_lite: aggregator is 3"),  # type: ignore[arg-type]
+        (lambda: robust_moa(["a"], ["b"]), "robust_moa: aggregator is ['b']"),  # type: ignore[arg-type]
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_preset_names_its_own_argument(make: Callable[[], Any], said: str) -> None:
+    """Not the step's, which its caller has never seen."""
+    with pytest.raises(InvalidMixtureError) as raised:
+        make()
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda: Aggregate("a", "Fuse {reponses}"),
+            "Aggregate: {reponses} in the prompt is not replaced; nearest: {responses",
+        ),
+        (lambda: Synthesize(["a"], "{response}"), "nearest: {responses}."),
+        (lambda: Vote("a", "For {question}"), "nearest: {query}."),
+        (lambda: Rank("a", 2, "{ responses }"), "nearest: {responses}."),
+        (lambda: Refine(["a"], "{Text}"), "nearest: {text}."),
+        (lambda: Refine(["a"], "{texts} {query}"), "nearest: {text}."),
+        (lambda: Aggregate("a", "{messages}"), "nearest: {messages} in a ChatPrompt"),
+        (lambda: Propose(["a"], prompt="{query}"), "{query} in a ChatPromptTemplate."),
+        (lambda: Propose(["a"], prompt="{question}"), "{query} in a ChatPromptTe"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_typo_in_a_string_prompt_warns_with_the_nearest_name(
+    make: Callable[[], Step], said: str
+) -> None:
+    """The warning points at the line that makes the step."""
+    with pytest.warns(UserWarning, match="in the prompt is not replaced") as warned:
+        make()
+    assert said in str(warned[0].message)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{responses}",
+        "{query}: {responses}",
+        '{"json": {query}}',
+        "{x} {}",
+        "{n} {text}",
+    ],
+)
+def test_any_other_brace_in_a_prompt_is_data_and_warns_of_nothing(prompt: str) -> None:
+    """Code and JSON in a prompt are as good as any text."""
+    Aggregate("a", prompt)
+    Propose(["a"], prompt="You are {poet}, and write {json: 1}.")
+
+
+CHAT = ChatPromptTemplate([("user", "{responses}")])
+
+
+@pytest.mark.parametrize(
+    ("step", "shown"),
+    [
+        (Propose(["gpt-4o", "gpt-4.1"]), "Propose(gpt-4o, gpt-4.1)"),
+        (Propose(["gpt-4o"] * 6, temp=0.7), "Propose(6 x gpt-4o, temp=0.7)"),
+        (Aggregate(Scripted(model="m").with_retry()), "Aggregate(m)"),
+        (
+            Aggregate("a", fallbacks=["b", Scripted(model="m")]),
+            "Aggregate(a, fallbacks=[b, m])",
+        ),
+        (Vote("a"), "Vote(a)"),
+        (Synthesize(["a"], "Fuse them."), "Synthesize(a, prompt='Fuse them.')"),
+        (Refine(["a"], "x" * 100), f"Refine(a, prompt='{'x' * 40}\u2026')"),
+        (Aggregate("a", CHAT), "Aggregate(a, prompt=a ChatPromptTemplate)"),
+        (Rank("a", 2), "Rank(a, n=2)"),
+        (Rank("a"), "Rank(a)"),
+        (Propose(["a"], timeout=None, quorum=1), "Propose(a, timeout=None, quorum=1)"),
+        (Take(2), "Take(n=2)"),
+        (Dropout(0.2), "Dropout(rate=0.2)"),
+        (Shuffle(), "Shuffle()"),
+        (Map(str.strip), "Map(fn=strip)"),
+        (Filter(lambda text: text), "Filter(fn=<lambda>)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_step_is_shown_in_one_short_line(step: Step, shown: str) -> None:
+    """Agents by their names, what differs from the defaults, and no address."""
+    assert repr(step) == shown
+
+
+def test_a_step_shows_no_key() -> None:
+    """Neither a model's, nor one that was given in the place of a name."""
+    key: Any = "sk-abcdef1234567890"
+    model = ChatOpenAI(model="gpt-4o", api_key=key, base_url="http://me:pass@host")
+    steps: list[Step] = [Propose([model, key]), Aggregate(model, f"Say {key}\nnow")]
+    assert repr(steps[0]) == "Propose(gpt-4o, [redacted])"
+    assert key not in repr(steps)
+    assert "pass" not in repr(steps)
+    assert "\n" not in repr(steps)
 
 
 # -- What they ask -------------------------------------------------------------------

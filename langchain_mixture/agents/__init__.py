@@ -1,5 +1,5 @@
-"""Agents: from what a step names to a Runnable that can be asked.
+"""Agents: the Runnables that steps ask.
 
-`resolve` turns names into models, `wrappers` sees through what is wrapped around a
-model, and `function_model` makes a chat model of a plain function.
+`resolve` turns names into models, `wrappers` finds and replaces the model inside
+retries, bindings and fallbacks, `function_model` is a chat model around a function.
 """

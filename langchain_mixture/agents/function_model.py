@@ -1,4 +1,4 @@
-"""A plain function as a chat model: the clients that mixture-llm programs bring."""
+"""A chat model around a plain function, for the clients of mixture-llm programs."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class FunctionChatModel(BaseChatModel):
 
     The function is called as `fn(model=, messages=, temp=, max_tokens=)`, with
     messages as dicts of role and content, and returns the text and the numbers of
-    tokens read and written. What may pass (connections, timeouts, 429, 5xx) is tried
-    three times; a client that retries by itself multiplies that.
+    tokens read and written. Errors that may pass (connections, timeouts, 429, 5xx) are
+    retried: three attempts in all. A client that retries too multiplies that.
 
     Example:
         >>> def client(model, messages, temp, max_tokens):
@@ -55,7 +55,7 @@ class FunctionChatModel(BaseChatModel):
     model: str
     fn: ClientFunction
     cache: bool = False
-    """Never cached: what the function would answer cannot be told from its name."""
+    """Never cached: the cache's key would have the model's name, not the function."""
 
     @property
     def _llm_type(self) -> str:
@@ -66,8 +66,8 @@ class FunctionChatModel(BaseChatModel):
     ) -> dict[str, Any]:
         for name in kwargs.keys() - {"temperature", "max_tokens"}:
             raise TypeError(
-                f"{name} cannot be passed to a function as client; it takes the "
-                "temperature and max_tokens"
+                f"{name} cannot be passed to a client function; allowed: temperature, "
+                "max_tokens"
             )
         return {
             "model": self.model,
@@ -87,6 +87,7 @@ class FunctionChatModel(BaseChatModel):
 
         def attempt() -> ChatResult:
             answer = self.fn(**arguments)
+            # An async function in sync code: most mixture-llm clients are async.
             if inspect.isawaitable(answer):
                 answer = wait_for(answer)
             return self._result(answer, stop)
@@ -144,7 +145,7 @@ class FunctionChatModel(BaseChatModel):
 
 
 def worth_retrying(error: BaseException) -> bool:
-    """Tell whether a client's error may pass: the network, a limit, the server.
+    """Whether a client's error may pass: one of the network, a rate limit, the server.
 
     Example:
         >>> worth_retrying(ConnectionError()), worth_retrying(ValueError())
@@ -153,12 +154,15 @@ def worth_retrying(error: BaseException) -> bool:
     status = _status(error)
     if status is not None:
         return status in (408, 409, 425, 429) or status >= 500
+    # By name, so that no SDK is imported: openai's and httpx's base classes.
     names = {kind.__name__ for kind in type(error).__mro__}
     passing = {"APIConnectionError", "TransportError", "ConnectionError"}
     return isinstance(error, TimeoutError) or bool(names & passing)
 
 
 def _status(error: object) -> int | None:
+    # openai and httpx have `status_code`, aiohttp `status`, each of them on the error
+    # or on its response. No SDK is imported here to find out which it is.
     for holder in (error, getattr(error, "response", None)):
         status = getattr(holder, "status_code", None) or getattr(holder, "status", None)
         if isinstance(status, int):
@@ -167,7 +171,11 @@ def _status(error: object) -> int | None:
 
 
 def _wait(state: RetryCallState) -> float:
-    """Wait as long as the server asks, a minute at most; else longer each time."""
+    """Return the seconds until the next attempt.
+
+    That is the server's `retry-after`, at most 60, or else a random time that grows
+    with each attempt.
+    """
     error = state.outcome.exception() if state.outcome else None
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
@@ -177,7 +185,7 @@ def _wait(state: RetryCallState) -> float:
 
 
 MAX_ATTEMPTS: Final = 3
-"""How often a function client is asked at the most, for one call."""
+"""The most attempts of a client function at one call."""
 
 
 _RETRY: Final[dict[str, Any]] = {
@@ -189,5 +197,6 @@ _RETRY: Final[dict[str, Any]] = {
 
 
 def _is_async(fn: ClientFunction) -> bool:
-    called = getattr(fn, "__call__", None)  # noqa: B004  # the method of an object, not whether it has one
+    # An object whose `__call__` is async is no coroutine function itself.
+    called = getattr(fn, "__call__", None)  # noqa: B004  # the method is wanted, not whether there is one
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called)

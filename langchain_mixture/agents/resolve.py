@@ -1,4 +1,4 @@
-"""Agents: from what a step names to what can be asked."""
+"""Turning the agents of a step into Runnables with a name and a label."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from langchain_core.runnables import Runnable, RunnableSequence
 from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_mixture.agents.function_model import ClientFunction, FunctionChatModel
-from langchain_mixture.agents.wrappers import is_model, leaves, name_of, unwrapped
+from langchain_mixture.agents.wrappers import is_model
+from langchain_mixture.compat import provider_of
 from langchain_mixture.errors import InvalidMixtureError, shown
+from langchain_mixture.runnables import leaves, name_of, unwrapped
 from langchain_mixture.secrets import cleaner, describe, redact_error
 from langchain_mixture.steps.base import Agent, Step
 
@@ -26,7 +28,7 @@ Client: TypeAlias = (
     | ClientFunction
     | None
 )
-"""What turns the names in a pipeline into models."""
+"""Turns the names in a pipeline into models."""
 
 
 Resolve: TypeAlias = Callable[[str], Runnable[Any, Any]]
@@ -44,28 +46,33 @@ class ResolvedAgent:
     """One agent of one step, ready to be asked."""
 
     name: str
-    """What the history and errors call it."""
+    """Its name in the history and in errors."""
     label: str
     """Its name in the graph, unique within its step."""
     runnable: Runnable[Any, Any]
     sample: int = 1
-    """The how-manieth of its name within its step, from 1."""
+    """Its position among agents of the same name in this step, from 1."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What the step says to the model: temperature, max_tokens."""
+    """The step's settings for the model: temperature, max_tokens."""
 
     @cached_property
     def without_secrets(self) -> Callable[[str], str]:
-        """Takes the keys of its models, and what looks like one, out of a text."""
+        """Removes keys from a text: those of its models, and what looks like one."""
         return cleaner(self.runnable)
+
+    @cached_property
+    def provider(self) -> str | None:
+        """The provider of its first model, such as `openai`; None = it names none."""
+        return provider_of(next(leaves(self.runnable)))
 
     @property
     def is_graph(self) -> bool:
-        """Whether there is a graph among what is asked."""
+        """Whether it is a graph, or a wrapper or a chain around one."""
         return any(isinstance(leaf, PregelProtocol) for leaf in leaves(self.runnable))
 
     @property
     def is_model(self) -> bool:
-        """Whether it is a model, maybe wrapped: what it writes are its own tokens."""
+        """Whether it is a model, maybe wrapped, so that its tokens are its answer."""
         return all(
             not isinstance(part, RunnableSequence) and is_model(part)
             for part in unwrapped(self.runnable)
@@ -75,7 +82,7 @@ class ResolvedAgent:
 def resolved(
     step: Step, agents: Sequence[Agent], step_name: str, resolve: Resolve
 ) -> list[ResolvedAgent]:
-    """Resolve the agents of a step, and give each a name and a label of its own."""
+    """Return the agents of a step, each with its Runnable, name and unique label."""
     arguments = {
         key: value
         for key, value in (("temperature", step.temp), ("max_tokens", step.max_tokens))
@@ -97,10 +104,13 @@ def resolved(
                 f"{shown(runnable)} and not a chat model, nor a wrapper of one. Set it "
                 "on the model inside, and None on the step or preset."
             )
+        # The label becomes part of a node's name, in which LangGraph refuses `:` and
+        # `|` (langgraph 1.2.24). `test_agents.py` holds it.
         clean = re.sub(r"[:|\s]+", "/", name).strip("/") or "agent"
         seen[clean] += 1
         sample = repeat = seen[clean]
         label = clean if sample == 1 else f"{clean}#{sample}"
+        # Another agent may be called `a#2` by its user.
         while label in taken:
             repeat += 1
             label = f"{clean}#{repeat}"
@@ -110,11 +120,11 @@ def resolved(
 
 
 def resolver(client: Client) -> Resolve:
-    """Say how a client turns names into models; each name is resolved once.
+    """Return the function that turns names into models, each name once.
 
     Raises:
-        InvalidMixtureError: What was given is no client. The function returned raises
-            it for a name that the client does not know.
+        InvalidMixtureError: This is no client. The returned function raises the same
+            error for a name that the client does not know.
 
     Example:
         >>> resolver({"a": "b"})("c")
@@ -139,17 +149,17 @@ def _made(make: Callable[[str], object], name: str) -> Runnable[Any, Any]:
         model = make(name)
     except InvalidMixtureError:
         raise
-    except Exception as error:  # whatever a factory raises, the name is the culprit
+    except Exception as error:  # a factory may raise anything
         redact_error(error)
         raise InvalidMixtureError(
-            f"no model could be made of the name {name!r}: {describe(error)}"
+            f"the client made no model for the name {name!r}: {describe(error)}"
         ) from error
-    if isinstance(model, str):
+    if isinstance(model, str):  # a mapping from short names to those of providers
         return _made(_init_chat_model, model)
     if not isinstance(model, Runnable):
         raise InvalidMixtureError(
-            f"the client gives {shown(model)} for the name {name!r}; it must give a "
-            "chat model or another Runnable."
+            f"the client returned {shown(model)} for the name {name!r}; it must return "
+            "a chat model or another Runnable."
         )
     return model
 
@@ -158,6 +168,7 @@ def _maker(client: Client) -> Callable[[str], object]:
     if client is None:
         return _init_chat_model
     if isinstance(client, Runnable):
+        # One model serves all names if its provider does, such as OpenRouter.
         if all(map(is_model, leaves(client))):
             return lambda name: client.bind(model=name)
     elif isinstance(client, Mapping):
@@ -171,7 +182,8 @@ def _maker(client: Client) -> Callable[[str], object]:
             return cast("Callable[[str], Agent]", client)
         names = ", ".join(sorted(parameters)) or "none"
         raise InvalidMixtureError(
-            f"client is {shown(client)} of the parameters {names}; allowed: {_CLIENTS}."
+            f"client is {shown(client)} with the parameters {names}; allowed: "
+            f"{_CLIENTS}."
         )
     raise InvalidMixtureError(f"client is {shown(client)}; allowed: {_CLIENTS}.")
 
@@ -180,7 +192,7 @@ _ASKED = ("model", "messages", "temp", "max_tokens")
 
 
 def _parameters(function: Callable[..., object]) -> set[str]:
-    """Name a function's parameters; `**` stands for any keywords."""
+    """Return the names of a function's parameters; `**` stands for any keywords."""
     return {
         "**" if parameter.kind is parameter.VAR_KEYWORD else parameter.name
         for parameter in _signature(function).parameters.values()
@@ -198,7 +210,7 @@ def _takes_one(function: Callable[..., object]) -> bool:
 def _signature(function: Callable[..., object]) -> inspect.Signature:
     try:
         return inspect.signature(function)
-    except ValueError:  # some built-in functions have none that can be read
+    except ValueError:  # some built-in functions have no readable signature
         return inspect.Signature()
 
 
@@ -216,8 +228,8 @@ def _init_chat_model(name: str) -> Runnable[Any, Any]:
         from langchain.chat_models import init_chat_model
     except ImportError as error:
         raise InvalidMixtureError(
-            f"the name {name!r} needs a client, or the package langchain, whose "
-            "init_chat_model makes models of names: "
+            f"the name {name!r} needs a client, or the package langchain for its "
+            "init_chat_model: "
             'pip install "langchain-mixture[langchain]"'
         ) from error
     model: Runnable[Any, Any] = init_chat_model(name)

@@ -1,8 +1,8 @@
-"""Seeing through what is wrapped around a model, and keeping what it carries."""
+"""Finding, and replacing, the model inside bindings, retries, fallbacks and chains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
@@ -21,43 +21,16 @@ from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_mixture.compat import branches_of
 from langchain_mixture.errors import InvalidMixtureError
-
-
-def leaves(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Give what is asked in the end, beneath wrappers and in front of parsers.
-
-    Example:
-        >>> from langchain_core.runnables import RunnableLambda
-        >>> [type(r).__name__ for r in leaves(RunnableLambda(str).with_retry())]
-        ['RunnableLambda']
-    """
-    for part in unwrapped(runnable):
-        if isinstance(part, RunnableSequence):
-            yield from leaves(part.first)
-        else:
-            yield part
-
-
-def unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Give what is beneath wrappers."""
-    if isinstance(runnable, RunnableBindingBase):
-        yield from unwrapped(runnable.bound)
-    elif isinstance(runnable, RunnableWithFallbacks):
-        for member in runnable.runnables:
-            yield from unwrapped(member)
-    elif isinstance(runnable, DynamicRunnable):
-        yield from unwrapped(runnable.default)
-    else:
-        yield runnable
+from langchain_mixture.runnables import leaves
 
 
 def over_messages(
     runnable: Runnable[Any, Any], config: RunnableConfig
 ) -> Runnable[Any, Any]:
-    """Let graphs, and chains that begin with one, be asked with messages.
+    """Return a Runnable whose graphs take messages, and chains that begin with one.
 
-    Beneath wrappers, so that a model may be the fallback of a graph and a graph a
-    model's.
+    The change is made beneath wrappers: a model may be the fallback of a graph, and a
+    graph that of a model.
     """
 
     def change(leaf: Runnable[Any, Any]) -> Runnable[Any, Any]:
@@ -68,7 +41,7 @@ def over_messages(
 
 
 class _OverMessages(Runnable[list[BaseMessage], Any]):
-    """Puts messages into a state, and takes the last one out of it."""
+    """A graph that takes messages and returns the last message of its state."""
 
     def __init__(self, graph: Runnable[Any, Any]) -> None:
         self._graph = graph
@@ -86,45 +59,24 @@ class _OverMessages(Runnable[list[BaseMessage], Any]):
 
 def _last(output: object) -> object:
     if not isinstance(output, dict):
-        return output  # a chain has made a message or a text of the state
+        return output  # a chain has turned the state into a message or a text
     if not output.get("messages"):
         raise TypeError(
             "the graph returned a state without messages; it must return "
             '{"messages": [...]}'
         )
+    # RemoteGraph returns messages as dicts.
     (message,) = convert_to_messages(output["messages"][-1:])
-    return message  # RemoteGraph gives dicts
+    return message
 
 
 def is_model(runnable: Runnable[Any, Any]) -> bool:
-    """Tell whether it is a model: its settings can be bound."""
-    # What init_chat_model(configurable_fields=...) returns is no BaseChatModel.
+    """Whether a Runnable is a model, so that settings can be bound to it."""
+    # `init_chat_model(configurable_fields=...)` returns a Runnable that is no
+    # BaseChatModel, but has its methods (langchain 1.x). `test_agents.py` holds it.
     return isinstance(runnable, BaseLanguageModel) or (
         hasattr(runnable, "bind_tools") and not isinstance(runnable, PregelProtocol)
     )
-
-
-def name_of(runnable: Runnable[Any, Any]) -> str:
-    """Name an agent: its own name, else its model's, else its class.
-
-    Example:
-        >>> from langchain_core.language_models import FakeListChatModel
-        >>> name_of(FakeListChatModel(responses=["Hi"], name="greeter").with_retry())
-        'greeter'
-    """
-    if isinstance(runnable, RunnableBindingBase):
-        said = runnable.config.get("run_name") or runnable.kwargs.get("model")
-        return str(runnable.name or said or name_of(runnable.bound))
-    if own := getattr(runnable, "name", None):  # a RunnableLambda may have none
-        return str(own)
-    leaf = next(leaves(runnable))
-    if leaf is not runnable and not isinstance(runnable, RunnableSequence):
-        return name_of(leaf)
-    for attribute in ("name", "model_name", "model", "model_id", "deployment_name"):
-        value = getattr(leaf, attribute, None)
-        if isinstance(value, str) and value:
-            return value
-    return type(leaf).__name__
 
 
 def beneath(
@@ -132,15 +84,15 @@ def beneath(
     change: Callable[[Runnable[Any, Any]], Runnable[Any, Any]],
     config: RunnableConfig | None = None,
 ) -> Runnable[Any, Any]:
-    """Change what is under the wrappers of a Runnable, and keep what they carry.
+    """Return a Runnable with the same wrappers, and what is beneath them changed.
 
-    `bind(...).bind_tools(...)` would lose the earlier binding, and a Runnable with
-    retry has no `bind_tools`.
+    Core's `bind(...).bind_tools(...)` loses the earlier binding, and a Runnable with
+    retries has no `bind_tools` (langchain-core 1.8.3). `test_chat_tools.py` holds it.
 
     Args:
         runnable: A model, maybe wrapped.
-        change: From the model to what takes its place.
-        config: Settles configurable fields.
+        change: Takes the model and returns its replacement.
+        config: The config that sets configurable fields.
 
     Example:
         >>> from langchain_core.runnables import RunnableLambda
@@ -163,7 +115,7 @@ def beneath(
 def with_model(
     chain: Runnable[Any, Any], change: Callable[[Any], Runnable[Any, Any]]
 ) -> Runnable[LanguageModelInput, Any]:
-    """Put another model in front of a structured output's parser."""
+    """Return a chain for structured output with its model replaced."""
     if isinstance(chain, RunnableSequence):
         first = chain.first
         if isinstance(first, RunnableParallel):
@@ -175,6 +127,6 @@ def with_model(
         if isinstance(first, RunnableBinding):
             return RunnableSequence(change(first), *chain.middle, chain.last)
     raise InvalidMixtureError(
-        "the answering model's structured output is not a model and a parser; allowed: "
-        'method="function_calling".'
+        "the answering model's structured output is not a chain of a model and a "
+        'parser; allowed: method="function_calling".'
     )

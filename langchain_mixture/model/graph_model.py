@@ -1,4 +1,4 @@
-"""A chat model that asks a graph: invoked, streamed, nested in its caller's run."""
+"""A chat model that runs a graph: invoke, stream, and event streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -29,9 +29,9 @@ from langchain_mixture.running.run import RUN, Caller, Run
 
 
 class GraphChatModel(BaseChatModel):
-    """A chat model that asks a graph, nested in its caller's run.
+    """A chat model that runs a graph, nested in the run of its caller.
 
-    A subclass says what goes into which graph, and what message comes of it.
+    A subclass supplies the graph and its input, and turns its state into a message.
     """
 
     @abstractmethod
@@ -41,14 +41,14 @@ class GraphChatModel(BaseChatModel):
         stop: list[str] | None,
         kwargs: dict[str, Any],
     ) -> tuple[Any, dict[str, Any], Request]:
-        """Return the graph, what goes into it, and the tools and settings."""
+        """Return the graph, its input, and the tools and settings of this call."""
 
     @abstractmethod
-    def _message(self, state: dict[str, Any]) -> AIMessage:
-        """Make this model's message of what the graph came to."""
+    def _message(self, state: dict[str, Any], run: Run) -> AIMessage:
+        """Return the message for a final state of the graph."""
 
     _carried: Run | None = PrivateAttr(default=None)
-    """The run of a version 3 event stream, for the copy of the model that makes it."""
+    """The run of a version 3 event stream; set on the copy that makes the stream."""
 
     def invoke(
         self,
@@ -60,7 +60,8 @@ class GraphChatModel(BaseChatModel):
     ) -> AIMessage:
         run, config = _begin(CallbackManager, config)
         with during(RUN, run):
-            return super().invoke(input, config, stop=stop, **kwargs)
+            message = super().invoke(input, config, stop=stop, **kwargs)
+        return _with_usage(message, run)
 
     async def ainvoke(
         self,
@@ -73,9 +74,10 @@ class GraphChatModel(BaseChatModel):
         run, config = _begin(AsyncCallbackManager, config)
         with during(RUN, run):
             try:
-                return await super().ainvoke(input, config, stop=stop, **kwargs)
+                message = await super().ainvoke(input, config, stop=stop, **kwargs)
             finally:
                 await run.close()
+        return _with_usage(message, run)
 
     def stream(
         self,
@@ -87,13 +89,16 @@ class GraphChatModel(BaseChatModel):
     ) -> Iterator[AIMessageChunk]:
         run, config = _begin(CallbackManager, config)
         chunks = super().stream(input, config, stop=stop, **kwargs)
+        # The variable is set for each chunk and not for the whole loop: between two
+        # chunks the caller's own code runs in this context.
         try:
             while True:
                 with during(RUN, run):
                     chunk = next(chunks, None)
                 if chunk is None:
                     return
-                yield chunk
+                last = chunk.chunk_position == "last"
+                yield _with_usage(chunk, run) if last else chunk
         finally:
             cast("Any", chunks).close()
 
@@ -114,11 +119,12 @@ class GraphChatModel(BaseChatModel):
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         return
-                    yield chunk
+                    last = chunk.chunk_position == "last"
+                    yield _with_usage(chunk, run) if last else chunk
             finally:
                 await run.close()
 
-    if not TYPE_CHECKING:  # core's own signatures are what callers are to see
+    if not TYPE_CHECKING:  # callers should see the signatures of langchain-core
 
         def stream_events(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
             model, config = self._for_events(CallbackManager, config, kwargs)
@@ -131,14 +137,17 @@ class GraphChatModel(BaseChatModel):
     def _for_events(
         self, manager: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
     ) -> tuple[GraphChatModel, RunnableConfig | None]:
-        """Make a copy that carries its run: a version 3 stream runs where it is read.
+        """Return the model to stream from, and the config: for version 3 a copy.
 
-        No context variable can be set around that (langchain-core 1.8.3).
+        A version 3 stream runs in the task that reads it, where no context variable
+        can be set from here: the graph would be a second root in a trace
+        (langchain-core 1.8.3). So a copy of the model carries the run. The tests of
+        version 3 in `test_chat_stream.py` hold it.
         """
         if kwargs.get("version") != "v3":
             return self, config
         twin = self.model_copy()
-        twin._carried, config = _begin(manager, config)  # noqa: SLF001  # it is ours
+        twin._carried, config = _begin(manager, config)  # noqa: SLF001  # our own class
         return twin, config
 
     def _entered(
@@ -147,6 +156,8 @@ class GraphChatModel(BaseChatModel):
         request: Request,
     ) -> Run:
         """Return the run that this call began, or a new one under core's run."""
+        # The variable may hold the run of a mixture around this one: that one has
+        # begun, or core's run is not its caller.
         run = self._carried or RUN.get()
         ours = run is not None and not run.is_begun and run.is_under(core)
         entered = run if ours and run else Run(Caller.of(core) if core else None)
@@ -163,7 +174,7 @@ class GraphChatModel(BaseChatModel):
         graph, inputs, request = self._prepared(messages, stop, kwargs)
         run = self._entered(run_manager, request)
         config = inner_config(CallbackManager, run.caller)
-        return self._result(graph.invoke(inputs, config, run=run))
+        return self._result(graph.invoke(inputs, config, run=run), run)
 
     async def _agenerate(
         self,
@@ -175,7 +186,7 @@ class GraphChatModel(BaseChatModel):
         graph, inputs, request = self._prepared(messages, stop, kwargs)
         run = self._entered(run_manager, request)
         config = inner_config(AsyncCallbackManager, run.caller)
-        return self._result(await graph.ainvoke(inputs, config, run=run))
+        return self._result(await graph.ainvoke(inputs, config, run=run), run)
 
     def _stream(
         self,
@@ -193,9 +204,11 @@ class GraphChatModel(BaseChatModel):
             for part in parts:
                 if (chunk := _chunk_of(part, state)) is not None:
                     yield chunk
-            yield self._last_chunk(state)
+            yield self._last_chunk(state, run)
         finally:
-            run.cancel()  # else closing waits for the calls in flight
+            # Without this, closing waits for the sync calls in flight, as LangGraph
+            # waits for its tasks (langgraph 1.2.24). `test_chat_stream.py` holds it.
+            run.cancel()
             cast("Any", parts).close()
 
     def _astream(
@@ -208,10 +221,12 @@ class GraphChatModel(BaseChatModel):
         graph, inputs, request = self._prepared(messages, stop, kwargs)
         run = self._entered(run_manager, request)
         chunks = self._chunks(graph, inputs, run)
-        # Core does not close what it iterates.
+        # Core never closes the iterator that it reads: after an early end the models
+        # would go on (langchain-core 1.8.3). So the run closes it, or the end of the
+        # task in which an event stream runs. `test_chat_stream.py` holds both.
         if run is RUN.get():
             run.streams.append(chunks)
-        elif (task := asyncio.current_task()) is not None:  # an event stream's own
+        elif (task := asyncio.current_task()) is not None:
             task.add_done_callback(lambda _: _close(chunks))
         return chunks
 
@@ -225,14 +240,14 @@ class GraphChatModel(BaseChatModel):
             async for part in parts:
                 if (chunk := _chunk_of(part, state)) is not None:
                     yield chunk
-        yield self._last_chunk(state)
+        yield self._last_chunk(state, run)
 
-    def _result(self, state: dict[str, Any]) -> ChatResult:
-        message = self._message(state)
+    def _result(self, state: dict[str, Any], run: Run) -> ChatResult:
+        message = self._message(state, run)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _last_chunk(self, state: dict[str, Any]) -> ChatGenerationChunk:
-        message = self._message(state)
+    def _last_chunk(self, state: dict[str, Any], run: Run) -> ChatGenerationChunk:
+        message = self._message(state, run)
         chunk = AIMessageChunk(
             content="" if isinstance(message.content, str) else [],
             name=message.name,
@@ -243,6 +258,20 @@ class GraphChatModel(BaseChatModel):
         return ChatGenerationChunk(message=chunk)
 
 
+M = TypeVar("M", bound=AIMessage)
+
+
+def _with_usage(message: M, run: Run) -> M:
+    """Return the message with the tokens of the call that wrote it.
+
+    Middleware compacts a conversation by them. They are put there behind the callbacks
+    and the trace, which have them from the model inside and would count them twice.
+    """
+    if run.answer_usage is None or message.usage_metadata is not None:
+        return message
+    return message.model_copy(update={"usage_metadata": run.answer_usage})
+
+
 def _begin(
     manager: type[CallbackManager | AsyncCallbackManager], config: RunnableConfig | None
 ) -> tuple[Run, RunnableConfig]:
@@ -251,7 +280,7 @@ def _begin(
 
 
 _closing: set[asyncio.Task[None]] = set()
-"""Kept from being collected before they are done."""
+"""References to running tasks: asyncio itself holds only weak ones."""
 
 
 def _close(chunks: AsyncGenerator[Any]) -> None:
@@ -263,13 +292,15 @@ def _close(chunks: AsyncGenerator[Any]) -> None:
     task.add_done_callback(_closing.discard)
 
 
-_MODES: Final = ["messages", "values", "updates"]  # interrupts are among the updates
+# The tokens, the state, and the updates, which include interrupts.
+_MODES: Final = ["messages", "values", "updates"]
 
 
 def distinct(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Give each message an id of its own: LangGraph would merge those that share one.
+    """Return the messages with distinct ids, as copies where an id is new.
 
-    The caller's messages stay as they are.
+    Of two messages with one id, LangGraph's `add_messages` keeps only the last
+    (langgraph 1.2.24). `test_chat.py` holds it.
     """
     seen: set[str | None] = {None}
     distinct: list[BaseMessage] = []
@@ -284,7 +315,7 @@ def distinct(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
 def _chunk_of(
     part: tuple[str, Any], state: dict[str, Any]
 ) -> ChatGenerationChunk | None:
-    """Make a chunk of a part of the graph's stream, or take its state down."""
+    """Return the chunk for a part of the graph's stream, or store the part's state."""
     mode, value = part
     if mode == "messages":
         return _chunk(value[0])
@@ -294,9 +325,9 @@ def _chunk_of(
 
 
 def _chunk(message: BaseMessage) -> ChatGenerationChunk:
-    """Make a chunk of a part of the answer: without id, usage and most metadata.
+    """Return the chunk for a token or a whole message of the answer.
 
-    These come once, in the last chunk.
+    Its id, usage and most metadata are left out: they come once, in the last chunk.
     """
     if isinstance(message, AIMessageChunk):
         chunk = message.model_copy(
@@ -319,6 +350,6 @@ def _chunk(message: BaseMessage) -> ChatGenerationChunk:
 
 
 def _kind(message: BaseMessage) -> dict[str, Any]:
-    """Keep what tells core how to read the blocks of a message's content."""
+    """Return the metadata by which core reads a message's content blocks."""
     kept = ("model_provider", "output_version")
     return {k: v for k, v in message.response_metadata.items() if k in kept}

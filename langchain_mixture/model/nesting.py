@@ -1,4 +1,4 @@
-"""Which run lies within which: what is carried inward, and what stays outside."""
+"""Nesting the graph's run in the chat model's: handlers, tags, metadata, settings."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from langchain_mixture.running.run import Caller, Run
 def begin(
     manager: CallbackManager | AsyncCallbackManager, config: RunnableConfig
 ) -> tuple[Run, RunnableConfig]:
-    """Settle the id and the handlers of a chat model's run, before core begins it.
+    """Choose the id and the handlers of a chat model's run, before core begins it.
 
-    Core hands on no run to `_stream` where `stream` or a streaming handler asks for it
-    (langchain-core 1.8.3): the graph's run would be a second root in a trace.
+    Core passes no run to `_stream` if `stream` or a streaming handler calls it: the
+    graph's run would be a second root in a trace (langchain-core 1.8.3).
     `test_tracing.py` holds it.
 
     Returns:
-        The run; the config with which core begins the chat model's run.
+        The run, and the config with which core begins the chat model's run.
     """
     run_id = config.get("run_id") or uuid7()
     caller = Caller(
@@ -48,17 +48,26 @@ def inner_config(
     *,
     streams: bool = False,
 ) -> RunnableConfig:
-    """Nest the graph's run under the model's, and carry over what is the caller's.
+    """Return the config that nests the graph's run under the chat model's.
 
-    The handlers of an outer stream stay behind: they would force every model inside to
-    stream, and deliver its tokens a second time. So do the tags that silence a stream,
-    and, where the model itself `streams`, the ears of the caller's handlers.
+    Tags, metadata, `configurable` and `max_concurrency` of the caller are kept. Left
+    out are the handlers of an outer stream, which would make every model inside stream
+    and would deliver its tokens twice, and the tags that silence a stream, which would
+    silence the answer.
+
+    Args:
+        manager: The class of callback manager, sync or async.
+        caller: The chat model's run; None for a run of its own.
+        streams: Whether the chat model streams. If so, it reports each token to the
+            caller's handlers itself, and they must not get it from inside as well.
     """
     if caller is None:
         return {}
     handlers = [h for h in caller.handlers if not makes_models_stream(h)]
     if streams:
-        # Core adds those of context variables once more where it finds not the same.
+        # Core re-adds handlers from context variables unless it finds the same object:
+        # a wrapped one would count each call twice (langchain-core 1.8.3).
+        # `test_chat_stream.py` holds it.
         own = manager.configure().handlers
         handlers = [h if h in own else _WithoutTokens.of(h, manager) for h in handlers]
     config: RunnableConfig = {
@@ -68,11 +77,14 @@ def inner_config(
             parent_run_id=caller.run_id,
         ),
         "tags": [t for t in dict.fromkeys(caller.tags) if t not in _SILENT],
+        # These entries describe the chat model's run and the outer graph's, not this.
         "metadata": {
             key: value
             for key, value in caller.metadata.items()
             if not key.startswith(("ls_", "langgraph_", "checkpoint_"))
         },
+        # LangGraph's own entries belong to the outer graph's task, but its runtime has
+        # the context and the store that agents read. `test_graph.py` holds it.
         "configurable": {
             key: value
             for key, value in (caller.config.get("configurable") or {}).items()
@@ -88,7 +100,11 @@ _SILENT: Final = (TAG_HIDDEN, TAG_NOSTREAM)
 
 
 class _WithoutTokens:
-    """A caller's handler, which hears the tokens from the model and not from within."""
+    """A caller's handler that gets no tokens from the models inside.
+
+    It gets them from the chat model: otherwise it would get each token twice
+    (langchain-core 1.8.3). `test_chat_stream.py` holds it.
+    """
 
     def __init__(self, handler: BaseCallbackHandler, silence: Any) -> None:
         self._handler = handler
@@ -99,19 +115,22 @@ class _WithoutTokens:
 
     @classmethod
     def of(cls, handler: BaseCallbackHandler, manager: type) -> Any:
-        """Give the handler without its ears, or as it is: tracers need theirs."""
-        hears = any(
+        """Return the handler without its token methods; as it is if it has none.
+
+        Tracers are never wrapped: they need the tokens to record a stream.
+        """
+        has_token_methods = any(
             getattr(type(handler), name, None) is not getattr(BaseCallbackHandler, name)
             for name in ("on_llm_new_token", "on_stream_event")
         )
-        if not hears or isinstance(handler, BaseTracer | AsyncBaseTracer):
+        if not has_token_methods or isinstance(handler, BaseTracer | AsyncBaseTracer):
             return handler
         return cls(handler, _asilence if manager is AsyncCallbackManager else _silence)
 
 
 def _silence(*_: Any, **__: Any) -> None:
-    """Hear nothing."""
+    """Ignore a token."""
 
 
 async def _asilence(*_: Any, **__: Any) -> None:
-    """Hear nothing, on the event loop."""
+    """Ignore a token, on the event loop."""

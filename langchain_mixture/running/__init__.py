@@ -1,5 +1,5 @@
-"""One run of a mixture: a step makes calls, each call attempts, each attempt a reply.
+"""One run of a mixture: a step makes calls, a call has attempts, an attempt a reply.
 
-`layer` is a step in its place, `calls` asks, `reply` records, `gather` decides what a
-step came to, and `waiting` says how long a call is waited for.
+`nodes` are the graph's nodes, `layer` prepares a step's attempts, `calls` makes them,
+`reply` records them, `gather` decides the step's result, `waiting` has the time limits.
 """

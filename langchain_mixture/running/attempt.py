@@ -1,4 +1,4 @@
-"""One call to one agent, with all that it takes to ask it."""
+"""One attempt at a call: what is sent to which agent, and under which config."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from langchain_mixture.running.run import Run
 
 @dataclass(frozen=True)
 class Attempt:
-    """One call to one agent, with all that it takes to ask it."""
+    """One attempt at a call: one agent, and everything needed to ask it."""
 
     agent: ResolvedAgent
     call: Call
@@ -30,28 +30,30 @@ class Attempt:
     step: str
     """The step's name, such as `1_propose`."""
     index: int
-    """The position of the call among those of its step."""
+    """The position of the call in its step, from 0."""
     attempt: int
-    """0 for the step's agent, more for its fallbacks."""
+    """0 for the step's agent, 1 and up for its fallbacks."""
     timeout: float | None
     """Seconds; None = no limit."""
     ends: float | None
-    """When its share of the deadline is used up, on the monotonic clock."""
+    """When its step's share of the deadline ends, on the monotonic clock."""
     refused: str | None
-    """Why the budget allows for no such call; None where it does."""
+    """Why the budget does not allow this call; None if it does."""
     streams: bool
-    """Whether its tokens are the answer's stream."""
+    """Whether its tokens are streamed as the answer."""
     visible: bool
-    """Whether its tokens may be seen in a stream at all."""
+    """Whether a message stream delivers its tokens."""
     writes: bool
-    """Whether it writes text, and does not judge."""
+    """Whether it writes text, as opposed to a judgement."""
+    alone: bool
+    """Whether it is the only call of its step."""
     may_answer: bool
-    """Whether the model's own message may become the answer, and is kept."""
+    """Whether the model's own message may become the answer."""
 
     def prepared(
         self, config: RunnableConfig
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
-        """Give what is invoked, and with what."""
+        """Return the Runnable to invoke, and the messages to invoke it with."""
         runnable, messages = self.agent.runnable, self.call["messages"]
         if self.run.request.binds:
             tooled = self._with_tools(config)
@@ -60,7 +62,9 @@ class Attempt:
             else:
                 runnable = tooled
         if self.agent.sample > 1 and messages:
-            # A cache of model answers would else give every sample the same one.
+            # The prompt cache would give all samples one answer (langchain-core
+            # 1.8.3). The mark makes the cache's keys differ, and providers never see
+            # response metadata. `test_caches_inside.py` holds it.
             last = messages[-1]
             metadata = {**last.response_metadata, "sample": self.agent.sample}
             marked = last.model_copy(update={"response_metadata": metadata})
@@ -77,30 +81,39 @@ class Attempt:
             return self.run.request.bound(
                 runnable, answering=self.may_answer, config=config
             )
-        except NotImplementedError:
+        except Exception:  # an adviser is asked without what it cannot bind
             if self.may_answer:
                 raise
             return None
 
     def arguments(self) -> dict[str, Any]:
-        """Give the keyword arguments: the caller's go before the step's."""
+        """Return the keyword arguments; the caller's override the step's."""
         own = dict(self.agent.arguments)
         return {**own, **self.run.request.arguments} if self.may_answer else own
 
     def config(
         self, config: RunnableConfig, handlers: Sequence[BaseCallbackHandler]
     ) -> RunnableConfig:
-        """Mark the run with its step and agent, and silence what is not to be seen."""
+        """Return the config of the agent's run: marked, and silenced if not visible.
+
+        Args:
+            config: The config of the node.
+            handlers: Callbacks that record this attempt.
+        """
         callbacks = callbacks_of(config)
         if not self.visible:
-            # A message stream of LangGraph's would make every model stream.
+            # The tag below hides tokens, but the handler of a message stream would
+            # still make every model stream (langgraph 1.2.24). `test_chat_stream.py`
+            # holds it.
             for handler in list(callbacks.handlers):
                 if is_message_stream(handler):
                     callbacks.remove_handler(handler)
-        # In front: who is given up must be stopped before a stream hears of it.
+        # First, so that an abandoned call is stopped before its token reaches a stream.
         callbacks.handlers[:0] = handlers
         callbacks.inheritable_handlers[:0] = handlers
         mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
+        # There `max_concurrency` is the size of the thread pool. A graph that is an
+        # agent gets the caller's own bound back.
         if self.run.has_own_pool:
             config = {**config, "max_concurrency": self.run.max_concurrency}
         return {
@@ -115,7 +128,9 @@ class Attempt:
 
 
 def tools_as_text(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Write the tool calls and results of a conversation out, for who has no tools.
+    """Return a conversation with its tool calls and results as text.
+
+    It is for models that have no tools: many providers refuse tool messages then.
 
     Example:
         >>> calls = [{"name": "add", "args": {"a": 1}, "id": "1"}]
@@ -137,10 +152,10 @@ def tools_as_text(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
             written.append(AIMessage(text, id=message.id))
         elif isinstance(message, ToolMessage):
             tool = names.get(message.tool_call_id) or message.name or "called"
-            said = f"[the tool {tool} returned]"
-            content: str | list[str | dict[str, Any]] = f"{said} {message.content}"
-            if isinstance(message.content, list):
-                content = [{"type": "text", "text": said}, *message.content]
+            header = f"[the tool {tool} returned]"
+            content: str | list[str | dict[str, Any]] = f"{header} {message.content}"
+            if isinstance(message.content, list):  # blocks, which may hold a picture
+                content = [{"type": "text", "text": header}, *message.content]
             written.append(HumanMessage(content, id=message.id))
         else:
             written.append(message)

@@ -1,4 +1,4 @@
-"""What a step came to: its record, its failure, the answer."""
+"""The result of a step: its history row, its failure, the answer."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage
 
-from langchain_mixture.errors import NoResponsesError, StepFailedError
+from langchain_mixture.errors import (
+    NoResponsesError,
+    StepFailedError,
+    of_kind,
+)
 from langchain_mixture.records import (
     HistoryRow,
+    Kept,
     Reply,
     Response,
     Result,
     answered,
+    last_resort,
     row,
     usage_of,
 )
 from langchain_mixture.running.layer import Layer
+from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import MixtureState
 
 logger = logging.getLogger("langchain_mixture")
@@ -30,51 +37,66 @@ def update(
     replies: Sequence[Reply],
     kept: list[Response],
     started: float,
+    run: Run,
 ) -> dict[str, Any]:
-    """Record the step; decide whether it failed; answer if it is the last one.
+    """Return a step's update of the state, which for the last step has the answer.
 
     Raises:
-        NoResponsesError: Nothing is left, nor was anything there before.
-        StepFailedError: Every call failed, and `on_failure` is "raise".
+        NoResponsesError: The step has no response, and was given none.
+        StepFailedError: All calls failed, and `on_failure` is "raise".
     """
     before = layer.before(state)
     incoming = before["responses"]
     failures, notes = _reasons(layer, replies)
+    said = kept if isinstance(kept, Kept) else Kept(kept)
+    if said.reason:
+        failures.append(f"{layer.name}: {said.reason}")
     reasons = [*failures, *notes]
     failed = any(reply["error"] is not None for reply in replies)
-    if not kept and incoming and failed and _keeps(layer, replies):
+    if not kept and incoming and failed and _passes_on(layer, replies):
         reasons.append(f"{layer.name}: no answer; the responses before it are kept")
         kept = incoming
-    if layer.last:  # the last step may have made it empty
-        kept = [r for r in kept if r["text"].strip() or r["tool_calls"]]
-    history = [
-        *before["history"],
-        row(layer.step, layer.name, kept, replies, started),
-    ]
-    if not kept:
-        raise _failed(layer, replies, incoming, history, reasons)
-    result = Result(
-        status="degraded" if failures else before["status"],
-        reasons=[*before["reasons"], *reasons],
-        responses=kept,
-        history=history,
-        usage=usage_of(history),
-    )
+    if not kept and layer.answering:
+        kept = last_resort(replies)[-1:]
     messages = {
         **({} if layer.first else state.get("answers", {})),
         **{reply["id"]: m for reply in replies if (m := reply["message"])},
     }
+    if layer.last:  # a user's function may have made a text empty
+        kept = [r for r in kept if _is_answer(r, messages.get(r["id"]))]
+    history = [
+        *before["history"],
+        row(layer.step, layer.name, kept, replies, started, said.note),
+    ]
+    if not kept:
+        raise _failed(layer, replies, incoming, history, reasons, run)
+    result = Result(
+        status="degraded" if failures else before["status"],
+        reasons=[*before["reasons"], *reasons],
+        responses=list(kept),
+        history=history,
+        usage=usage_of(history),
+    )
+    written = [r["analysis"] for r in kept if "analysis" in r]
+    analysis = written[0] if written else before.get("analysis")
+    # The state adds this to the last turn's, whose analysis must not stay in it.
+    if analysis or "analysis" in state.get("mixture", {}):
+        result["analysis"] = analysis
     if layer.last:
         answer = _answer(kept[0], messages.get(kept[0]["id"]), result)
+        # An answer from the prompt cache has the id of the first one, which LangGraph
+        # would replace by it (langgraph 1.2.24). `test_caches_inside.py` holds it.
+        if layer.answer_name is not None:
+            answer.name = layer.answer_name
         if answer.id in {message.id for message in state["messages"]}:
-            answer.id = None  # a cached answer: it must not replace the first one
+            answer.id = None
         return {"messages": [answer], "mixture": result, "answers": {}}
     return {"mixture": result, "answers": messages}
 
 
 def _reasons(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
-    """Say what failed, or, where a quorum was met, on how many answers it rests."""
-    # A failed call that was answered when a run was resumed is no failure.
+    """Return the step's failures, and its notes: a quorum met without all answers."""
+    # After a resume, a call that failed first may have been answered: the last counts.
     last_of = {(reply["index"], reply["attempt"]): reply for reply in replies}
     failures = [r for r in last_of.values() if r["error"] is not None]
     degraded = [
@@ -89,24 +111,26 @@ def _reasons(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[st
         rests = f"rests on {answers} of {calls} answers"
         note = f"{layer.name}: {rests}, as its quorum of {quorum} allows"
         return degraded, [note]
-    reasons = [f"{layer.name}: {_said(layer, reply)}" for reply in failures]
+    reasons = [f"{layer.name}: {_failure(layer, reply)}" for reply in failures]
     if failures and quorum is not None and answers:
         reasons.append(f"{layer.name}: quorum of {quorum} not met, {answers} answered")
     return [*reasons, *degraded], []
 
 
-def _said(layer: Layer, reply: Reply) -> str:
+def _failure(layer: Layer, reply: Reply) -> str:
     agent = layer.agents[reply["index"]]
     repeats = reply["attempt"] == 0 and agent.sample > 1
     name = f"{agent.name}#{agent.sample}" if repeats else reply["agent"]
     return f"{name} {_VERBS[reply['outcome']]} {reply['error']}"
 
 
-def _keeps(layer: Layer, replies: Sequence[Reply]) -> bool:
-    """Tell whether the responses go on where every call failed."""
+def _passes_on(layer: Layer, replies: Sequence[Reply]) -> bool:
+    """Whether a step whose calls all failed passes on the responses it was given."""
     outcomes = {reply["outcome"] for reply in replies}
+    # Half an answer has been streamed: another one after it would mislead the reader.
     if "broken off" in outcomes:
         return False
+    # A deadline or a budget means "answer with what there is", whatever `on_failure`.
     stopped = bool(outcomes & {"given up", "not asked"})
     return stopped or layer.options.on_failure == "keep"
 
@@ -117,15 +141,27 @@ def _failed(
     incoming: Sequence[Response],
     history: Sequence[HistoryRow],
     reasons: Sequence[str],
+    run: Run,
 ) -> StepFailedError:
+    # Both were paid for: what the step was given, and the answers it did not keep.
     paid = [*incoming, *answered(replies)]
-    why = "; ".join(reasons) or f"{layer.name}: no response was accepted"
+    cause = "; ".join(reasons) or f"{layer.name}: no response was accepted"
     if incoming and reasons:
-        message = f"{layer.name} has no answer: {why}; what was there before is in "
-        message += "this error's .responses"
-        return StepFailedError(message, responses=paid, history=history)
-    message = f"no response is left: {why}"
-    return NoResponsesError(message, responses=paid, history=history)
+        kind: type[StepFailedError] = StepFailedError
+        message = f"{layer.name} has no answer: {cause}; the responses before it are "
+        message += "in this error's .responses"
+    else:
+        kind = NoResponsesError
+        message = f"no response is left: {cause}"
+    keys = [
+        (reply["step"], reply["index"], reply["attempt"])
+        for reply in replies
+        if reply["outcome"] in ("failed", "broken off")
+    ]
+    errors = [run.errors[key] for key in keys if key in run.errors]
+    if len(errors) == len(keys):  # else some failed otherwise, such as by a refusal
+        kind = of_kind(kind, errors)
+    return kind(message, responses=paid, history=history, errors=errors)
 
 
 _VERBS: Final = {
@@ -136,10 +172,22 @@ _VERBS: Final = {
 }
 
 
+def _is_answer(response: Response, message: AIMessage | None) -> bool:
+    """Whether a response says something, or is a model's message without text."""
+    if response["text"].strip() or response["tool_calls"]:
+        return True
+    return message is not None and message.text == response["text"]
+
+
 def _answer(response: Response, message: AIMessage | None, result: Result) -> AIMessage:
-    """Make the answer of the chosen response, of the model's own message if it is."""
+    """Return the answer: the chosen response as a message.
+
+    It is the model's own message, with its content blocks and metadata, unless a later
+    step has changed the text or the tool calls.
+    """
     if result["status"] == "degraded":
         logger.warning("degraded answer: %s", "; ".join(result["reasons"]))
+    # A response without a message: a step of the user's own has made it.
     if message is None:
         message = AIMessage(response["text"], tool_calls=response["tool_calls"])
     elif message.text != response["text"] or (

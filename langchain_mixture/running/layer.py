@@ -1,4 +1,4 @@
-"""Layers: the steps in their places, and what each asks."""
+"""Layers: the steps in their places, and the attempts that each makes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from langchain_mixture.running.limits import Budget
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, MixtureState
 from langchain_mixture.running.waiting import Quorum
-from langchain_mixture.secrets import describe
+from langchain_mixture.secrets import describe, redact_error
 from langchain_mixture.steps.base import Step
 
 DEFAULT_TIMEOUT: Final = 300.0
-"""Seconds that a call to a model may take, or the next chunk of a streamed answer."""
+"""Seconds per call to a model, or between two chunks of a streamed answer."""
 
 
 @dataclass(frozen=True)
@@ -42,44 +42,48 @@ class Layer:
 
     step: Step
     name: str
-    """Such as `1_propose`."""
+    """The step's name in the graph, such as `1_propose`."""
     agents: Sequence[ResolvedAgent]
-    """The agents that it may ask, one a call."""
+    """The agents that it may ask, one per call."""
     most: int
-    """How many responses it may leave, by its bounds."""
+    """The most responses that it may keep, by its bounds."""
     fallbacks: Sequence[ResolvedAgent]
     first: bool
     last: bool
     answering: bool
-    """Whether it is the last step that writes text: the answer is one of its own."""
+    """Whether it is the last step that writes text, so that it writes the answer."""
     options: Options
+    answer_name: str | None
+    """The name that the answer is given; None = its model's own."""
     steps_left: int
-    """How many steps that ask there are, from this one on."""
+    """The number of steps that make calls, from this one on."""
 
     @property
     def branches(self) -> list[str]:
+        """The names of its branches; none if it makes at most one call."""
         if len(self.agents) < 2:
             return []
         return [f"{self.name}/{agent.label}" for agent in self.agents]
 
     def before(self, state: MixtureState) -> Result:
-        """Give what the steps in front left."""
-        # What an earlier turn of the thread left is not for the first step.
+        """Return the result of the steps before this one."""
+        # On a thread, the state still holds the result of the turn before.
         return NOTHING if self.first else state["mixture"]
 
     @contextmanager
     def blamed(
         self, state: MixtureState, replies: Sequence[Reply] = ()
     ) -> Iterator[None]:
-        """Name the step where its own code, or the user's function, raises."""
+        """Turn an error of the step's own code into one that names the step."""
         started = time.time()
         try:
             yield
-        except GraphBubbleUp:
+        except GraphBubbleUp:  # LangGraph's control flow, such as an interrupt
             raise
         except Exception as error:
             before = self.before(state)
             this = row(self.step, self.name, [], replies, started)
+            redact_error(error)
             raise StepFailedError(
                 f"{self.name}: {describe(error)}",
                 responses=before["responses"],
@@ -87,10 +91,11 @@ class Layer:
             ) from error
 
     def calls(self, state: MixtureState) -> Sequence[Call]:
-        """Ask the step for its calls.
+        """Return the step's calls.
 
         Raises:
-            StepFailedError: It gives too many, or raises; or there is no message.
+            StepFailedError: The step makes too many calls, or raises, or the
+                conversation is empty.
         """
         if not state.get("messages"):
             raise StepFailedError(
@@ -101,23 +106,27 @@ class Layer:
             calls = self.step.calls(state["messages"], self.before(state)["responses"])
             if len(calls) > len(self.agents):
                 raise ValueError(
-                    f"calls() made {counted(len(calls), 'call')} of at most "
-                    f"{len(self.agents)}, which bounds() allows"
+                    f"calls() returned {counted(len(calls), 'call')}; bounds() allows "
+                    f"at most {len(self.agents)}"
                 )
         return calls
 
     def superstep(self, run: Run) -> Superstep:
-        """What the branches of this step share in a run."""
+        """Return what the branches of this step share in a run."""
         step = self.step
         ours = Superstep(Quorum(step.quorum, step.grace), self.ends(run))
+        # `setdefault` is atomic: sync branches begin in several threads at once.
         shared: Superstep = run.supersteps.setdefault(self.name, ours)
         return shared
 
     def ends(self, run: Run) -> float | None:
-        """Begin the step: it gets an equal share of the time that is left.
+        """Return when the step's share of the deadline ends.
+
+        Each step that makes calls gets an equal share of the time that is left when it
+        begins. The first step of a run sets the run's deadline.
 
         Returns:
-            When that is used up, on the monotonic clock; None = no limit.
+            A time on the monotonic clock; None = no limit.
         """
         now = time.monotonic()
         if self.options.deadline is None:
@@ -133,14 +142,22 @@ class Layer:
         ends: float | None,
         have: Collection[int] = (),
     ) -> dict[int, list[Attempt]]:
-        """Make the attempts at each call but those in `have`: agent, then fallbacks."""
+        """Return the attempts at each call: its agent, then the fallbacks.
+
+        Args:
+            state: The state of the graph.
+            run: The run that the attempts belong to.
+            ends: When the step's share of the deadline ends; None = no limit.
+            have: The positions of calls that need no attempt.
+        """
         calls = self.calls(state)
         asked = [index for index in range(len(calls)) if index not in have]
         budget = Budget.of(self.options, self._spent(state))
         attempts: dict[int, list[Attempt]] = {index: [] for index in asked}
+        # The budget is spent in this order: no fallback takes the place of an agent.
         first = [(index, self.agents[index]) for index in asked]
-        spare = [(index, agent) for index in asked for agent in self.fallbacks]
-        for index, agent in [*first, *spare]:  # these are asked before those
+        fallbacks = [(index, agent) for index in asked for agent in self.fallbacks]
+        for index, agent in [*first, *fallbacks]:
             streams = self._streams(agent)
             attempt = Attempt(
                 agent=agent,
@@ -155,13 +172,14 @@ class Layer:
                 streams=streams,
                 visible=streams or self.options.stream_proposals,
                 writes=self.step.answers,
+                alone=len(calls) == 1,
                 may_answer=self.answering,
             )
             attempts[index].append(attempt)
         return attempts
 
     def _spent(self, state: MixtureState) -> list[LLMCall]:
-        """The calls of this turn that were made, a resumed step's included."""
+        """Return the calls made in this turn, those of a resumed step included."""
         history = self.before(state)["history"]
         return [
             *(call for row in history for call in row["llm_calls"]),
@@ -169,7 +187,8 @@ class Layer:
         ]
 
     def _streams(self, agent: ResolvedAgent) -> bool:
-        """Whether the tokens of an agent are the answer's stream."""
+        """Whether the tokens of an agent are streamed as the answer."""
+        # Tokens cannot be taken back: nothing may choose among them or change them.
         alone = self.answering and self.last and len(self.agents) == 1
         return alone and agent.is_model
 
@@ -180,7 +199,7 @@ class Layer:
         return None if agent.is_graph else DEFAULT_TIMEOUT
 
     def quorum_left(self, state: MixtureState) -> Quorum:
-        """The quorum of the calls that a resumed step makes again."""
+        """Return the quorum for the calls that a resumed step repeats."""
         needed = self.step.quorum
         have = sum(reply["error"] is None for reply in state.get("replies", []))
         left = None if needed is None else needed - have
@@ -189,14 +208,16 @@ class Layer:
     def missing(
         self, state: MixtureState, run: Run, ends: float | None
     ) -> list[list[Attempt]]:
-        """Make the attempts at the calls without an answer, for the step's own node.
+        """Return the attempts that the step's own node has to make.
 
-        Those are all calls where there are no branches, and none where the branches
-        have just run. After a resume they are the failed ones: were they not asked
-        again, a thread whose calls all failed would stay a dead end.
+        A step without branches makes all its calls here. After its branches have run,
+        none is left. After a resume, the failed calls are made again; otherwise a
+        thread whose calls all failed could never go on.
         """
         if not self.agents:
             return []
+        # Branches that ran in this process left their superstep in the run. After a
+        # resume only their replies are there, from the checkpoint.
         fresh = run.supersteps.pop(self.name, None) is not None
         replies = state.get("replies", [])
         have = {r["index"] for r in replies if fresh or r["error"] is None}
@@ -208,17 +229,20 @@ class Layer:
     def kept(
         self, state: MixtureState, replies: Sequence[Reply]
     ) -> list[Response] | Awaitable[list[Response]]:
-        """Let the step choose; where a call has fallbacks, their last reply counts."""
+        """Return the responses that the step keeps, given the last reply to each call.
+
+        A call with fallbacks has several replies, one per attempt.
+        """
         last_of = {reply["index"]: reply for reply in replies}
         return self.step.keep(self.before(state)["responses"], list(last_of.values()))
 
 
 class Superstep:
-    """What the branches of one step share in one run: attempts, quorum, time.
+    """The attempts, the quorum and the time limit that a step's branches share.
 
     Args:
-        quorum: The step's.
-        ends: When the step's share of the deadline is used up, on the monotonic clock.
+        quorum: The step's quorum.
+        ends: When the step's share of the deadline ends, on the monotonic clock.
     """
 
     def __init__(self, quorum: Quorum, ends: float | None) -> None:
@@ -230,7 +254,7 @@ class Superstep:
     def attempts(
         self, make: Callable[[], dict[int, list[Attempt]]]
     ) -> dict[int, list[Attempt]]:
-        """Return the step's attempts, which are made once for all branches."""
+        """Return the step's attempts; `make` is called once for all branches."""
         with self._lock:
             if self._attempts is None:
                 self._attempts = make()
@@ -241,8 +265,9 @@ def layers_of(
     steps: Sequence[Step],
     client: Client,
     options: Options,
+    name: str | None = None,
 ) -> list[Layer]:
-    """Put each step in its place, and resolve its agents.
+    """Return the layers of a pipeline, with the agents of each step resolved.
 
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
@@ -253,15 +278,16 @@ def layers_of(
     return [
         Layer(
             step=step,
-            name=name,
-            agents=resolved(step, bounds[k][0], name, resolve),
+            name=node,
+            answer_name=name,
+            agents=resolved(step, bounds[k][0], node, resolve),
             most=bounds[k][1],
-            fallbacks=resolved(step, step.fallbacks, name, resolve),
+            fallbacks=resolved(step, step.fallbacks, node, resolve),
             first=k == 0,
             last=k == len(steps) - 1,
             answering=k == answering,
             options=options,
             steps_left=sum(1 for agents, _ in bounds[k:] if agents),
         )
-        for k, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
+        for k, (step, node) in enumerate(zip(steps, names_of(steps), strict=True))
     ]

@@ -1,4 +1,4 @@
-"""The budget of a run: what has been spent, and what may be."""
+"""The budget of a run: its maximum of calls and of tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from langchain_mixture.records import Call, LLMCall, estimated
 
 @dataclass
 class Budget:
-    """What has been spent, and what may be."""
+    """The calls and tokens spent so far, and their limits."""
 
     options: Options
     calls: int
@@ -21,7 +21,7 @@ class Budget:
 
     @classmethod
     def of(cls, options: Options, made: Sequence[LLMCall]) -> Budget:
-        """Begin with what the calls that were made have spent."""
+        """Return the budget that is left after the calls made so far."""
         tokens = sum(
             call["in_tokens"] + call["out_tokens"] + call.get("estimated_tokens", 0)
             for call in made
@@ -29,10 +29,10 @@ class Budget:
         return cls(options, len(made), tokens)
 
     def spend(self, call: Call, agent: ResolvedAgent) -> str | None:
-        """Take a call off the budget, or say why it must not be made.
+        """Spend a call from the budget, or return why it must not be made.
 
-        Tokens are an estimate: about four characters a token to read, and as many to
-        write as the step's `max_tokens` allows, or none where it says nothing.
+        Its tokens are estimated: four characters a token to read, and the step's
+        `max_tokens` to write, or none if the step sets no limit.
         """
         most = self.options.max_calls
         if most is not None and self.calls >= most:
@@ -43,6 +43,7 @@ class Budget:
             estimate = estimated(call["messages"])
             estimate += agent.arguments.get("max_tokens", 0)
             if self.tokens + estimate > limit:
+                # A shorter call later in the step may still fit.
                 self.calls -= 1
                 return (
                     f"not asked: {counted(self.tokens, 'token')} had been used and it "

@@ -1,4 +1,4 @@
-"""The nodes of the graph: a branch makes one call, a gathering node is the step."""
+"""The nodes of the graph: a branch makes one call, a gathering node ends the step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from langchain_mixture.errors import shown
+from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Reply, Response
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.calls import aask, aask_all, ask, ask_all
@@ -22,11 +22,11 @@ from langchain_mixture.running.waiting import Quorum
 from langchain_mixture.threads import in_thread, wait_for
 
 Update: TypeAlias = dict[str, Any]
-"""What a node writes into the state."""
+"""A node's update of the state."""
 
 
 class Branch(Runnable[MixtureState, Update]):
-    """Makes one of a step's calls."""
+    """The node that makes one of a step's calls."""
 
     def __init__(self, layer: Layer, index: int) -> None:
         self._layer = layer
@@ -52,7 +52,7 @@ class Branch(Runnable[MixtureState, Update]):
 
 
 class Gather(Runnable[MixtureState, Update]):
-    """Is the step itself: asks what its branches have not, keeps, records, decides."""
+    """The step's own node: it makes the calls left, then keeps, records and decides."""
 
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
@@ -61,36 +61,41 @@ class Gather(Runnable[MixtureState, Update]):
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
         started = time.time()
-        calls, quorum = self._missing(input)
+        run = Run.current()
+        calls, quorum = self._missing(input, run)
+        # Replies of branches are in the state; new ones are of the calls left.
         replies = self._replies(input, ask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
             kept = self._layer.kept(input, replies)
             settled = wait_for(kept) if inspect.isawaitable(kept) else kept
             self._check(settled)
-        return update(self._layer, input, replies, settled, started)
+        return update(self._layer, input, replies, settled, started, run)
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
         started = time.time()
-        calls, quorum = self._missing(input)
+        run = Run.current()
+        calls, quorum = self._missing(input, run)
         replies = self._replies(input, await aask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
             if self._layer.agents:
                 kept = self._layer.kept(input, replies)
-            else:  # a function of the user's, maybe a slow one
+            else:  # a user's function, which may be slow
                 kept = await in_thread(partial(self._layer.kept, input, replies))
             settled = await kept if inspect.isawaitable(kept) else kept
             self._check(settled)
-        return update(self._layer, input, replies, settled, started)
+        return update(self._layer, input, replies, settled, started, run)
 
-    def _missing(self, state: MixtureState) -> tuple[list[list[Attempt]], Quorum]:
-        run = Run.current()
+    def _missing(
+        self, state: MixtureState, run: Run
+    ) -> tuple[list[list[Attempt]], Quorum]:
         missing = self._layer.missing(state, run, self._layer.ends(run))
         return missing, self._layer.quorum_left(state)
 
     def _replies(self, state: MixtureState, new: Sequence[Reply]) -> list[Reply]:
-        # LangGraph orders what branches write by the names of their nodes.
+        # LangGraph orders the writes of branches by their nodes' names, not by the
+        # calls (langgraph 1.2.24). `test_graph.py` holds it.
         replies = [*state.get("replies", []), *new]
         return sorted(replies, key=lambda reply: reply["index"])
 
@@ -100,14 +105,13 @@ class Gather(Runnable[MixtureState, Update]):
         for item in kept:
             if not isinstance(item, dict) or not set(item) >= _RESPONSE:
                 raise TypeError(
-                    f"keep() returned a list with {shown(item)}; it must hold "
-                    "responses: those it was given, copies with another text, or "
-                    "answered(replies)"
+                    f"keep() returned a list with {shown(item)}; allowed: responses "
+                    "that it was given, copies with another text, answered(replies)"
                 )
         if len(kept) > self._layer.most:
             raise ValueError(
-                f"keep() left {len(kept)} responses of at most {self._layer.most}, "
-                "which bounds() allows"
+                f"keep() returned {counted(len(kept), 'response')}; bounds() allows at "
+                f"most {self._layer.most}"
             )
 
 

@@ -1,4 +1,4 @@
-"""From what an agent returned, or raised, to a reply."""
+"""Turning what an agent returned or raised into a reply."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
+    ToolMessage,
     message_chunk_to_message,
 )
 from langchain_core.messages.ai import add_usage
@@ -31,7 +32,11 @@ logger = logging.getLogger("langchain_mixture")
 
 
 class Recorder:
-    """Takes down one call: when it began, what it used, how it ended."""
+    """The record of one attempt: its start, its tokens, its outcome.
+
+    `reply` is set by `answered` or `failed`. `handlers` are the callbacks with which
+    the agent must be invoked.
+    """
 
     def __init__(
         self,
@@ -57,23 +62,30 @@ class Recorder:
             self.handlers.append(self._signs)
 
     def answered(self, output: object) -> None:
+        """Record the agent's output: an answer, or a failure if it is none."""
         message = _message(output, self._attempt.agent)
         problem = _problem(message, self._attempt)
         self._wait.has_answer = problem is None
-        if problem is not None:  # it may quote what the model said
+        if problem is not None:  # it may quote the model's text
             problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
         self.reply = self._reply(outcome, message, problem)
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: Exception) -> None:
+        """Record an error: a failed call, or one that was given up."""
         if isinstance(error, GivenUpError):
             self.reply = self._reply("given up", None, str(error))
         else:
-            _log_traceback(error, self._attempt)
-            said = describe(error, self._attempt.agent.without_secrets)
-            self.reply = self._reply("failed", None, said + _cure(said, self._attempt))
+            attempt = self._attempt
+            redact_error(error, attempt.agent.without_secrets)
+            key = (attempt.step, attempt.index, attempt.attempt)
+            attempt.run.errors[key] = error
+            _log_traceback(error, attempt)
+            said = describe(error, attempt.agent.without_secrets)
+            self.reply = self._reply("failed", None, said + _hint(said, self._attempt))
 
     def unasked(self, why: str) -> Reply:
+        """Return the reply of a call that was not made."""
         return self._reply("not asked", None, why)
 
     def _reply(
@@ -82,10 +94,15 @@ class Recorder:
         attempt = self._attempt
         tokens = self._tokens(message)
         if not tokens and outcome != "not asked":
-            said = [] if message is None else [message]
-            talk = [*attempt.call["messages"], *said]
+            # A failed call may have been billed: what was sent counts in any case.
+            written = [] if message is None else [message]
+            talk = [*attempt.call["messages"], *written]
             tokens = {"estimated_tokens": estimated(talk)}
-        keeps = attempt.may_answer and error is None
+        # Where the step has nothing better, these are the answer, as of a plain model.
+        keeps = error is None
+        if message is not None and not keeps:
+            keeps = _refusal(message) is not None or _is_answer(message, attempt)
+        # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
         return {
@@ -102,7 +119,7 @@ class Recorder:
             "time": time.perf_counter() - self._clock,
             "in_tokens": tokens.get("input_tokens", 0),
             "out_tokens": tokens.get("output_tokens", 0),
-            "message": message if keeps else None,
+            "message": message if keeps and attempt.may_answer else None,
             "estimated_tokens": tokens.get("estimated_tokens", 0),
             "truncated": error is None and _is_truncated(message),
             "outcome": outcome,
@@ -110,36 +127,38 @@ class Recorder:
         }
 
     def _tokens(self, message: AIMessage | None) -> Mapping[str, Any]:
-        """Give the tokens that were reported; empty where none were."""
+        """Return the reported tokens; empty if none were reported."""
         if self._usage is not None and self._usage.usage_metadata:
             return reduce(add_usage, self._usage.usage_metadata.values())
         if message is None:
             return {}
         usage = _of_mixture(message).get("usage") or message.usage_metadata or {}
+        # Zeros alone count as no report. Zeros with a cost are core's own, for an
+        # answer from the prompt cache, which is free (langchain-core 1.8.3).
         return usage if any(usage.values()) or "total_cost" in usage else {}
 
 
-def _cure(said: str, attempt: Attempt) -> str:
-    """Name the setting that a model refuses, where it is the step that sets it."""
+def _hint(error: str, attempt: Attempt) -> str:
+    """Return a hint for an error about a setting that comes from the step."""
     arguments = attempt.arguments()
     for name, field in (("temperature", "temp"), ("max_tokens", "max_tokens")):
         value = attempt.agent.arguments.get(name)
-        if value is not None and value == arguments[name] and name in said:
+        if value is not None and value == arguments[name] and name in error:
             return f" (the step sets {field}={value}; {field}=None leaves it out)"
     return ""
 
 
 def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
-    """Give what an agent that is a mixture tells of its answer."""
-    told = message.response_metadata.get("mixture")
-    return told if isinstance(told, dict) else {}
+    """Return the `mixture` metadata of an agent that is a mixture; else empty."""
+    metadata = message.response_metadata.get("mixture")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _reasons(message: AIMessage | None) -> list[str]:
-    told = {} if message is None else _of_mixture(message)
-    if told.get("status") != "degraded":
+    inner = {} if message is None else _of_mixture(message)
+    if inner.get("status") != "degraded":
         return []
-    return [one_line(str(reason)) for reason in told.get("reasons", ())]
+    return [one_line(str(reason)) for reason in inner.get("reasons", ())]
 
 
 def _log_traceback(error: BaseException, attempt: Attempt) -> None:
@@ -151,20 +170,24 @@ def _log_traceback(error: BaseException, attempt: Attempt) -> None:
 
 
 class _Usage(UsageMetadataCallbackHandler):
-    """Counts what the models in a chain or a graph report."""
+    """Adds up the tokens that the models in a chain or a graph report."""
 
-    run_inline = True  # not in the event loop's pool, which may be held up
-    ignore_chat_model = True
+    # Without it, core runs a sync handler in the event loop's thread pool, which calls
+    # that hang may fill: the run would hang too (langchain-core 1.8.3).
+    # `test_limits.py` holds it.
+    run_inline = True
+    ignore_chat_model = True  # as in `_Redactor`
 
 
 class Guard(BaseCallbackHandler):
-    """Lets a sync call that was given up begin no further request.
+    """Stops a sync call that was given up from making another request.
 
-    Such a call goes on, on its thread: an agent in its loop, a retry, a fallback.
+    The call still runs on its thread, which cannot be killed: an agent's loop, a retry
+    or a fallback would ask again.
     """
 
-    run_inline = True
-    raise_error = True
+    run_inline = True  # as in `_Usage`
+    raise_error = True  # without it, core logs the error and makes the request
 
     def __init__(self, wait: Wait) -> None:
         self._wait = wait
@@ -177,10 +200,14 @@ class Guard(BaseCallbackHandler):
 
 
 class _SignsOfLife(BaseCallbackHandler):
-    """Tells that a model that streams is still writing, and whether it has begun."""
+    """Watches the tokens of a streamed answer.
 
-    run_inline = True
-    raise_error = True
+    Each token restarts the timeout. The first one is noted, as the call can no longer
+    fail unseen. A token of an abandoned call raises, which ends the model's stream.
+    """
+
+    run_inline = True  # as in `_Usage`
+    raise_error = True  # without it, core logs the error and the stream goes on
 
     def __init__(self, wait: Wait, sign: Callable[[], None]) -> None:
         self._wait = wait
@@ -191,8 +218,10 @@ class _SignsOfLife(BaseCallbackHandler):
     def on_chat_model_start(
         self, *args: Any, parent_run_id: Any = None, **kwargs: Any
     ) -> None:
-        # The first model to start is the agent's own, and what starts beside it a
-        # retry or a fallback beneath; models further down are an inner mixture's.
+        # The first model to start is the agent's own. Another with the same parent is
+        # a retry or a fallback of it: after the first token it must not begin, or the
+        # user would read two answers in one. Models further down are an inner
+        # mixture's.
         if self.seen and parent_run_id in self._parents:
             raise RuntimeError("the streamed answer broke off")
         if not self._parents:
@@ -202,29 +231,31 @@ class _SignsOfLife(BaseCallbackHandler):
         self, token: Any, *, parent_run_id: Any = None, chunk: Any = None, **kwargs: Any
     ) -> None:
         message = getattr(chunk, "message", None)
-        says = token or (
+        has_content = token or (
             isinstance(message, AIMessageChunk)
             and (message.content or message.tool_call_chunks)
         )
-        self._heard(parent_run_id, bool(says))
+        self._on_chunk(parent_run_id, bool(has_content))
 
     def on_stream_event(
         self, event: Any, *, parent_run_id: Any = None, **kwargs: Any
     ) -> None:
-        self._heard(parent_run_id, event.get("event") == "content-block-delta")
+        self._on_chunk(parent_run_id, event.get("event") == "content-block-delta")
 
-    def _heard(self, parent_run_id: Any, says: bool) -> None:
+    def _on_chunk(self, parent_run_id: Any, has_content: bool) -> None:
         if self._wait.is_over:
             raise RuntimeError("the call was given up")
-        self.seen = self.seen or (says and parent_run_id in self._parents)
+        self.seen = self.seen or (has_content and parent_run_id in self._parents)
         self._sign()
 
 
 class _Redactor(BaseCallbackHandler):
-    """Takes keys out of an error before a trace records it."""
+    """Removes keys from an error before a trace records it."""
 
-    run_inline = True
-    ignore_chat_model = True  # else core writes the messages out for it
+    run_inline = True  # as in `_Usage`; a tracer must also find the error redacted
+    # Without it, core writes all messages out as text for each call, because a handler
+    # without `on_chat_model_start` gets them that way (langchain-core 1.8.3).
+    ignore_chat_model = True
 
     def __init__(self, agent: ResolvedAgent) -> None:
         self._agent = agent
@@ -233,7 +264,8 @@ class _Redactor(BaseCallbackHandler):
         self, error: BaseException, *, response: Any = None, **kwargs: Any
     ) -> None:
         self._redact(error)
-        # Core hands on what the provider's HTTP response said, too.
+        # Core also passes on the body of the provider's HTTP response, which may quote
+        # a key (langchain-core 1.8.3). `test_tracing.py` holds it.
         for generations in getattr(response, "generations", []):
             for generation in generations:
                 message = getattr(generation, "message", None)
@@ -268,7 +300,10 @@ def _message(output: object, agent: ResolvedAgent) -> AIMessage:
 
 
 def _encodable(message: AIMessage) -> AIMessage:
-    """Replace lone surrogates, which no request and no checkpoint can carry."""
+    """Return a message without lone surrogates, which UTF-8 cannot encode.
+
+    One of them would fail every later request and the checkpoint.
+    """
     parts = {part: getattr(message, part) for part in _PARTS}
     try:
         in_texts(parts, str.encode)
@@ -285,28 +320,49 @@ _PARTS = (
     "additional_kwargs",
     "response_metadata",
 )
-"""Where a message holds what its model wrote."""
+"""The fields of a message that hold text from its model."""
 
 
 def _problem(message: AIMessage, attempt: Attempt) -> str | None:
-    """Say why a message is no answer, or None where it is one."""
+    """Return why a message is no answer; None if it is one."""
     refusal = _refusal(message)
     if refusal is not None:
         return f"refused to answer: {refusal}"
     if not message.text.strip() and not message.tool_calls:
-        return _why_empty(message)
+        if attempt.may_answer and attempt.alone and _is_answer(message, attempt):
+            return None
+        return _empty_reason(message)
     if "check" in attempt.call:
         try:
             attempt.call["check"](message.text)
         except ValueError as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001  # the reply was paid for all the same
+        except Exception as error:  # noqa: BLE001  # a paid reply must be recorded
             _log_traceback(error, attempt)
             return describe(error)
     return None
 
 
+def _is_answer(message: AIMessage, attempt: Attempt) -> bool:
+    """Whether a message without text is one that callers of a plain model cope with.
+
+    These are a malformed tool call, which an agent lets the model repair; pictures,
+    sound, and tools that run at the provider; and an empty end of turn behind a tool's
+    result.
+    """
+    if message.invalid_tool_calls or message.additional_kwargs.get("audio"):
+        return True
+    if not isinstance(message.content, str):
+        kinds = {block["type"] for block in message.content_blocks}
+        if kinds - {"text", "reasoning"}:
+            return True
+    last = attempt.call["messages"][-1:]
+    return not _is_truncated(message) and any(isinstance(m, ToolMessage) for m in last)
+
+
 def _refusal(message: AIMessage) -> str | None:
+    # OpenAI's chat API has `refusal` beside the text, its Responses API in a block;
+    # Anthropic gives it as the reason to stop.
     words = message.additional_kwargs.get("refusal")
     if isinstance(words, str) and words:
         return words
@@ -315,7 +371,7 @@ def _refusal(message: AIMessage) -> str | None:
         if isinstance(block, dict) and block.get("type") == "refusal":
             return str(block.get("refusal") or message.text)
     if message.response_metadata.get("stop_reason") == "refusal":
-        return message.text or "no words"
+        return message.text or "no reason given"
     return None
 
 
@@ -324,11 +380,12 @@ def _is_truncated(message: AIMessage | None) -> bool:
 
 
 def _finish(message: AIMessage) -> object:
+    # OpenAI's `finish_reason`, Anthropic's `stop_reason`.
     metadata = message.response_metadata
     return metadata.get("finish_reason") or metadata.get("stop_reason")
 
 
-def _why_empty(message: AIMessage) -> str:
+def _empty_reason(message: AIMessage) -> str:
     reason = _finish(message)
     if message.invalid_tool_calls:
         tool = message.invalid_tool_calls[0]["name"]

@@ -4,40 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_mixture.agents.wrappers import beneath
 
 FREE_CHOICES = (None, "auto")
-"""The values of `tool_choice` under which a model need not call a tool."""
+"""The values of `tool_choice` that leave the choice to the model."""
 
 
 @dataclass(frozen=True)
 class Request:
     """The tools and settings of one call of a ChatMixture.
 
-    The answering step's calls get all of it. Under a free tool choice the other steps
-    that write get the tools too, and what they would call is written out for the next.
+    The answering step's calls get all of them. If the tool choice is free, the other
+    steps that write get the tools too; their tool calls become text for the next step.
     """
 
     tools: Sequence[Any] = ()
+    """As they were given: each model's `bind_tools` writes them in its own way."""
     tool_choice: Any = None
     binding: Mapping[str, Any] = field(default_factory=dict)
-    """What else `bind_tools` was given: strict, response_format, …"""
+    """The other arguments of `bind_tools`: strict, response_format, …"""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the answering call: temperature, max_tokens, stop, …"""
 
     @property
     def binds(self) -> bool:
-        """Whether there is anything for `bind_tools`."""
+        """Whether there is anything to bind."""
         return bool(self.tools or self.binding)
 
     @property
     def is_free(self) -> bool:
-        """Whether the answer may do without a tool, so that advisers may have them."""
-        return bool(self.tools) and self.tool_choice in FREE_CHOICES
+        """Whether there are tools and the model may choose to call none.
+
+        A forced choice would make every proposer call a tool instead of answering.
+        """
+        return bool(self.functions) and self.tool_choice in FREE_CHOICES
+
+    @cached_property
+    def functions(self) -> list[Any]:
+        """The tools that are functions, which every provider knows.
+
+        The others, such as a provider's own web search, are the answering step's alone.
+        """
+        return [tool for tool in self.tools if _is_function(tool)]
 
     def bound(
         self,
@@ -46,20 +60,40 @@ class Request:
         answering: bool,
         config: RunnableConfig | None = None,
     ) -> Runnable[Any, Any]:
-        """Bind the tools to an agent, beneath its wrappers.
+        """Return an agent with the tools bound beneath its wrappers.
+
+        Args:
+            runnable: The agent.
+            answering: Whether it answers, and so also gets the tool choice and the
+                other arguments.
+            config: The config that sets configurable fields.
 
         Raises:
             NotImplementedError: The agent cannot bind tools.
         """
-        options: dict[str, Any] = dict(self.binding) if answering else {}
-        if answering and self.tool_choice is not None:
+        if not answering:
+            return beneath(
+                runnable, lambda leaf: _bind(leaf, self.functions, {}), config
+            )
+        options = dict(self.binding)
+        if self.tool_choice is not None:
             options["tool_choice"] = self.tool_choice
         return beneath(runnable, lambda leaf: _bind(leaf, self.tools, options), config)
+
+
+def _is_function(tool: Any) -> bool:
+    if isinstance(tool, dict):
+        try:
+            return convert_to_openai_tool(tool).get("type") == "function"
+        except ValueError:  # a provider's own, such as {"google_search": {}}
+            return False
+    return "provider_tool_definition" not in (getattr(tool, "extras", None) or {})
 
 
 def _bind(
     leaf: Runnable[Any, Any], tools: Sequence[Any], options: Mapping[str, Any]
 ) -> Runnable[Any, Any]:
+    # A chain takes no tools: its other parts would not expect a tool call.
     if isinstance(leaf, RunnableSequence) or not hasattr(leaf, "bind_tools"):
         raise NotImplementedError
     bound: Runnable[Any, Any] = leaf.bind_tools(list(tools), **options)

@@ -1,4 +1,4 @@
-"""The run that one is in, and what is that run's alone."""
+"""The current run of a mixture, and everything that belongs to that run alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from langchain_core.callbacks import (
     BaseCallbackHandler,
     CallbackManagerForLLMRun,
 )
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.running.request import Request
@@ -21,20 +22,20 @@ from langchain_mixture.running.waiting import WAIT, Gate, Wait
 
 @dataclass(frozen=True)
 class Caller:
-    """A chat model's run, as core has begun it; the graph's run belongs under it."""
+    """A chat model's run; the graph's run is nested under it."""
 
     run_id: UUID
     handlers: list[BaseCallbackHandler]
     tags: list[str]
     metadata: dict[str, Any]
     config: RunnableConfig
-    """What the model was called with; empty where core did not hand it on."""
+    """The config that the model was called with; empty if core did not pass it on."""
 
     @classmethod
     def of(
         cls, run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
     ) -> Caller:
-        """Read a caller off the run that core hands on."""
+        """Return the caller for a run that core passed on, without its config."""
         return cls(
             run.run_id,
             run.inheritable_handlers,
@@ -49,62 +50,71 @@ class Run:
     """One run of a mixture's graph.
 
     A context variable holds it, in the copied context in which the graph runs. A node
-    that is run without its graph makes one of its own.
+    that is run without its graph makes its own run.
     """
 
     caller: Caller | None = None
-    """The chat model's run that asked for this one; None for a graph run by itself."""
+    """The chat model's run around this one; None for a graph that runs by itself."""
     request: Request = field(default_factory=Request)
     """The tools and settings that the chat model was called with."""
     is_begun: bool = False
-    """Whether a graph runs as this run; one that runs inside is another run."""
+    """Whether a graph already runs as this run; a graph inside it needs another."""
     is_left: bool = False
-    """Whether nobody waits for it any longer: it begins no more calls."""
+    """Whether its caller has stopped waiting; it makes no more calls."""
     has_own_pool: bool = False
-    """Whether `max_concurrency` in the graph's config is for its thread pool alone."""
+    """Whether the config's `max_concurrency` is only the size of the thread pool."""
     max_concurrency: int | None = None
-    """The caller's own, where the graph has its own pool; None = no bound."""
+    """The caller's bound, if the run has its own pool; None = no bound."""
     gate: Gate | None = None
-    """Bounds the sync calls at once, where the thread pool does not."""
+    """Bounds the sync calls in flight, if the thread pool does not."""
     deadline: float | None = None
-    """When the run has to end, on the monotonic clock; None = not known yet, or no
-    limit."""
+    """When the run must end, on the monotonic clock; None = no limit, or not set."""
     supersteps: dict[str, Any] = field(default_factory=dict)
-    """What the branches of a step share, by the step's name, until it gathers."""
+    """The shared state of each step's branches, by step name, until it gathers."""
+    errors: dict[tuple[str, int, int], Exception] = field(default_factory=dict)
+    """What failed calls raised, by step, call and attempt, without keys. A checkpoint
+    holds their words alone."""
+    answer_usage: UsageMetadata | None = None
+    """Tokens of the call that wrote the answer; None = not reported, or not done."""
     waits: set[Wait] = field(default_factory=set)
-    """The sync calls in flight, which `cancel` gives up."""
+    """The sync calls in flight; `cancel` puts an end to their waiting."""
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)
-    """The async streams that were opened for it, to be closed with it."""
+    """The async streams opened in this run; `close` closes them."""
 
     def is_under(
         self, core: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
     ) -> bool:
-        """Whether its caller is core's run; True where core hands on none."""
+        """Whether its caller is core's run; True if core passed none on."""
         return core is None or (
             self.caller is not None and self.caller.run_id == core.run_id
         )
 
     def __post_init__(self) -> None:
-        if (outer := WAIT.get()) is not None:  # it answers a call of another run
+        # A mixture inside a mixture: when the outer call is given up, so is this run.
+        if (outer := WAIT.get()) is not None:
             outer.on_end.append(self.cancel)
 
     def cancel(self) -> None:
-        """Give up the sync calls in flight, and begin no more.
+        """Stop waiting for the sync calls in flight, and begin no more.
 
-        It takes no lock: a signal handler may call it.
+        It takes no lock, because a signal handler may call it.
         """
         self.is_left = True
         for wait in list(self.waits):
             wait.cancel()
 
     async def close(self) -> None:
-        """Close the streams that were opened: core does not close what it iterates."""
+        """Close the async streams, which core leaves open (langchain-core 1.8.3).
+
+        The models would go on writing. `test_chat_stream.py` holds it.
+        """
         for stream in self.streams:
             await stream.aclose()
 
     @classmethod
     def current(cls) -> Run:
         """Return the run that this code is part of."""
+        # A node may be called without its graph, as in a test or in a notebook.
         return RUN.get() or cls(is_begun=True)
 
 

@@ -1,4 +1,4 @@
-"""What goes into the graph, what its nodes share, and what comes out."""
+"""The state of the graph: its input, its output, and what its nodes share."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ NOTHING: Final = Result(
 
 
 class MixtureInput(TypedDict):
-    """What goes into the graph."""
+    """The input of the graph."""
 
     messages: Annotated[list[AnyMessage | MessageLikeRepresentation], add_messages]
 
 
 class MixtureOutput(TypedDict):
-    """What comes out of it."""
+    """The output of the graph."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     mixture: Annotated[Result, operator.or_]
 
 
 class MixtureState(MixtureOutput):
-    """What the nodes share. Nothing in it grows from turn to turn but the messages."""
+    """The state that the nodes share. Only `messages` grows from turn to turn."""
 
+    # A Topic is emptied in each superstep: a step's replies do not stay in the thread.
     replies: Annotated[list[Reply], Topic(Reply)]
-    """What the branches of a step got; it lives until the step's own node has run."""
+    """The replies of a step's branches, until the step's own node has run."""
     answers: dict[str, AIMessage]
     """The models' own messages, by response id, until the answer is chosen."""
 

@@ -1,5 +1,5 @@
-"""The steps: what to ask whom, and what to keep of the replies.
+"""The steps. A step decides which calls to make and which responses to keep.
 
-Pure: a step decides; it does no I/O and imports nothing from LangGraph.
-`base` is the contract, `asking` the steps that ask models, `transforms` the others.
+It does no I/O and imports nothing from LangGraph. `base` is the contract, `asking` has
+the steps that make calls, `counting` those that compare answers, `transforms` the rest.
 """

@@ -1,7 +1,7 @@
-"""What a step is: the contract that every step keeps.
+"""The contract of a step.
 
-A step decides; it does no I/O. The graph asks it which agents it may ask (`bounds`),
-what it asks them (`calls`), and what it keeps of the replies (`keep`).
+A step decides and does no I/O. `bounds` returns the agents that it may ask, `calls` the
+calls to make, and `keep` the responses that go on to the next step.
 """
 
 from __future__ import annotations
@@ -21,24 +21,27 @@ Agent: TypeAlias = str | Runnable[Any, Any]
 
 
 Prompt: TypeAlias = str | ChatPromptTemplate
-"""An instruction, or a template of all that the model is asked."""
+"""An instruction, or a template of all the messages that a model is sent."""
 
 
 Timeout: TypeAlias = float | Literal["default"] | None
-"""Seconds per call, None for no limit, or "default" for what stands above it."""
+"""Seconds per call, None for no limit, or "default".
+
+The default of a step is the mixture's timeout. The default of a mixture is 300 seconds
+for models and no limit for agents that are graphs."""
 
 
 class Step:
-    """The contract of a step. Every method has a default; override what differs.
+    """The base class of steps. Every method has a default; override what differs.
 
-    A transform overrides `keep` alone. A step that asks models overrides `bounds` and
-    `calls`, and sets `answers` where what it writes may be the answer. Nothing has to
-    be registered: an instance of a subclass is a step.
+    A transform overrides only `keep`. A step that makes calls overrides `bounds` and
+    `calls`, and sets `answers` if its text may be the answer. A subclass needs no
+    registration.
 
-    `calls` must be pure: it may run more than once, such as after a resume, and must
-    give the same calls for the same arguments. A step may ask nobody: where `calls`
-    returns none, the default `keep` hands on what the step was given. There are no
-    loops in a pipeline: a loop is a list in which steps stand several times over.
+    `calls` must be pure. It may run more than once, for example after a resume, and
+    must return the same calls for the same arguments. It may return no calls at all;
+    the default `keep` then passes on the responses that the step was given. A pipeline
+    has no loops: to repeat steps, repeat them in the list.
 
     Example:
         ```python
@@ -76,48 +79,55 @@ class Step:
         ```
     """
 
+    # Class attributes and not fields: a subclass decides which of them its users may
+    # set, and in which order.
     answers: ClassVar[bool] = False
-    """Whether it writes text for the user (a judge does not)."""
+    """Whether its text may be the answer (a judge's may not)."""
     temp: float | None = None
     """Sampling temperature of its calls; None = the model's own setting."""
     max_tokens: int | None = None
     """Limit of each reply, in tokens; None = the model's own setting."""
     fallbacks: Sequence[Agent] = ()
-    """Asked one after the other where the step's only call failed."""
+    """Agents to ask in turn if the step's call fails."""
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
     quorum: int | None = None
-    """How many answers are enough; None = all calls are waited for."""
+    """The number of answers that is enough; None = wait for all calls."""
     grace: float = 0.0
-    """Seconds that the other calls still have when the quorum is met."""
+    """Seconds that the other calls have left once the quorum is met."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
-        """Return the agents that may be asked, and the most responses that are left.
+        """Return the agents that the step may ask, and the most responses it may keep.
 
-        The graph has one branch for each of these agents. A step that makes more calls
-        than it has agents here, or leaves more responses, fails by its name.
+        The graph has one branch per agent. A step that makes more calls, or keeps more
+        responses, than it declares here raises `StepFailedError` with its name.
 
         Args:
-            n: The number of responses that can arrive.
+            n: The most responses that the step can be given.
 
         Returns:
-            The agents, one a call, in the order of the calls; the responses left.
+            The agents, one per call and in the order of the calls; the most responses.
         """
         return (), n
 
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
-        """Return what to ask: the i-th call goes to the i-th agent of `bounds`."""
+        """Return the calls to make: the i-th one goes to the i-th agent of `bounds`.
+
+        Args:
+            conversation: The messages of the thread.
+            responses: The responses of the step before; none for the first step.
+        """
         return ()
 
     def keep(
         self, responses: Sequence[Response], replies: Sequence[Reply]
     ) -> list[Response] | Awaitable[list[Response]]:
-        """Choose what goes on to the next step.
+        """Return the responses that go on to the next step.
 
         Args:
-            responses: What the step was given.
-            replies: What came of its calls, in their order, failures included.
+            responses: The responses of the step before.
+            replies: The replies to this step's calls, in order, failures included.
         """
         return answered(replies) if replies else list(responses)

@@ -15,7 +15,7 @@ from langchain_mixture.steps.base import Agent
 from langchain_mixture.steps.checks import CheckedStep
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Shuffle(CheckedStep):
     """Put the responses in a random order, against the judge's position bias.
 
@@ -34,13 +34,13 @@ class Shuffle(CheckedStep):
         return random.Random(self.seed).sample(responses, len(responses))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dropout(CheckedStep):
     """Drop each response with probability `rate`; at least one survives.
 
     Example:
         >>> Dropout(0.2)
-        Dropout(rate=0.2, seed=None)
+        Dropout(rate=0.2)
     """
 
     rate: float
@@ -57,7 +57,7 @@ class Dropout(CheckedStep):
         return kept or draw.sample(responses, min(1, len(responses)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sample(CheckedStep):
     """Keep n responses at random; all of them where there are no more.
 
@@ -82,7 +82,7 @@ class Sample(CheckedStep):
         return random.Random(self.seed).sample(responses, count)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Take(CheckedStep):
     """Keep the first n responses.
 
@@ -103,7 +103,7 @@ class Take(CheckedStep):
         return list(responses[: self.n])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Filter(CheckedStep):
     """Keep the responses whose text the function accepts.
 
@@ -125,7 +125,7 @@ class Filter(CheckedStep):
         return _applied(self.fn, responses, choose)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Map(CheckedStep):
     """Change each response's text by a function.
 
