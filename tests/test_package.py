@@ -126,7 +126,7 @@ ROOMS = [
     {"records", "secrets", "errors", "threads", "callbacks", "compat", "runnables"},
     {"steps"},
     {"presets", "agents", "conditions"},
-    {"options", "plan"},
+    {"options", "plan", "advice"},
     {"running"},
     {"graph"},
     {"model"},
