@@ -7,8 +7,9 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: demo test lint soak clean
 
-demo: .venv/.demo  ## answer a question with a Self-MoA; MODEL=openai:gpt-4o-mini for another model
-	@$(BIN)/python examples/demo.py $(QUESTION)
+# QUESTION and MODEL reach it as environment variables: no shell reads them.
+demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
+	@$(BIN)/python examples/demo.py
 
 test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests
 	$(BIN)/python -m pytest

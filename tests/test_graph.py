@@ -35,6 +35,7 @@ from langchain_mixture import (
     Refine,
     Reply,
     Response,
+    Result,
     Sample,
     Shuffle,
     Step,
@@ -630,6 +631,41 @@ def test_it_is_a_subgraph_and_shares_the_parents_saver() -> None:
     )
     names = [name for _, update in parts for name in update]
     assert "1_propose/a" in names
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_as_a_subgraph_its_tasks_have_the_replies_and_the_parent_the_result(
+    asynchronous: bool,
+) -> None:
+    """What the updates have where it runs by itself; `mixture` where it is declared."""
+
+    class Parent(MessagesState):
+        mixture: Result
+
+    steps = [Propose(["a", "b"]), Aggregate("c")]
+    client = models("a", "c", b=OSError("down"))
+    builder = StateGraph(Parent).add_node("mix", create_mixture(steps, client=client))
+    parent: Any = builder.add_edge(START, "mix").compile(checkpointer=InMemorySaver())
+    how: Any = {"stream_mode": "tasks", "subgraphs": True}
+    if asynchronous:
+        parts = [part async for part in parent.astream(ask(), thread(), **how)]
+    else:
+        parts = list(parent.stream(ask(), thread(), **how))
+    tasks = [task for _, task in parts]
+    begun = [task["name"] for task in tasks if "result" not in task]
+    ended = {
+        task["name"]: (reply["text"], reply["error"])
+        for task in tasks
+        for reply in task.get("result", {}).get("replies", [])
+    }
+    assert ended == {
+        "1_propose/a": ("a answers", None),
+        "1_propose/b": ("", "OSError: down"),
+    }
+    assert begun == ["mix", *sorted(ended), "1_propose", "2_aggregate"]
+    kept = parent.get_state(thread()).values["mixture"]
+    assert kept["status"] == "degraded"
+    assert len(kept["history"]) == 2
 
 
 async def test_a_context_reaches_the_agents_that_read_one() -> None:

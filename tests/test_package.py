@@ -268,6 +268,15 @@ def test_the_map_shows_every_room() -> None:
     assert len(drawing.splitlines()) <= 25
 
 
+def test_what_the_readme_installs_is_there_before_the_first_release() -> None:
+    """A command to paste installs the clone, and not a package that may not be out."""
+    shell = re.findall(
+        r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    installed = re.findall(r"pip install (\S+)", "".join(shell))
+    assert installed == ['".[langchain,openai]"']
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/errors.md"])
 def test_links_to_files_lead_somewhere(document: str) -> None:
     """A relative link names a file that exists, and a heading that is in it."""
