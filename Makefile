@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PIP := -m pip --disable-pip-version-check --quiet
 BIN := .venv/bin
+UV := .venv-uv/bin/uv
 # More workers than cores: many tests wait.
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadgroup
@@ -24,11 +25,11 @@ coverage: test  ## the same, and how much of the package the tests run: 99 % at 
 # What pyproject.toml allows at the least, and at the most: nothing here is pinned.
 test-lowest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest
-test-lowest test-newest: test-%: .venv/.dev  ## tests with the lowest, the newest versions allowed
-	$(BIN)/uv pip compile --quiet --python $(PYTHON) --all-extras --resolution $(RESOLUTION) --output-file .venv-$*.txt pyproject.toml
-	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-$*
-	$(BIN)/uv pip install --quiet --python .venv-$* --constraints .venv-$*.txt --editable . --requirements pyproject.toml --all-extras --group dev
-	$(BIN)/uv pip list --python .venv-$* | grep -E "^(lang|openai|pydantic |tenacity|typing)"
+test-lowest test-newest: test-%: $(UV)  ## tests with the lowest, the newest versions allowed
+	$(UV) pip compile --quiet --upgrade --python $(PYTHON) --all-extras --resolution $(RESOLUTION) --output-file .venv-$*.txt pyproject.toml
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv-$*
+	$(UV) pip install --quiet --python .venv-$* --constraints .venv-$*.txt --editable . --requirements pyproject.toml --all-extras --group dev
+	$(UV) pip list --python .venv-$* | grep -E "^(lang|openai|pydantic |tenacity|typing)"
 	.venv-$*/bin/python $(PYTEST) $(TESTS)
 
 lint: .venv/.dev
@@ -36,13 +37,13 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-dist: .venv/.dev  ## build the wheel; with each extra it imports and answers in an empty environment
+dist: $(UV)  ## build the wheel; with each extra it imports and answers in an empty environment
 	rm -rf dist
-	$(BIN)/uv build --quiet
-	$(BIN)/python tests/wheel_program.py dist/*.whl
+	$(UV) build --quiet
+	$(PYTHON) tests/wheel_program.py $(UV) dist/*.whl
 
-constraints: .venv/.dev  ## write the newest versions of everything into constraints.txt
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
+constraints: $(UV)  ## write the newest versions of everything into constraints.txt
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
 soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
 	$(BIN)/python benchmarks/soak.py
@@ -68,3 +69,7 @@ clean:
 	.venv-litellm/bin/python $(PIP) install --upgrade "pip>=25.1"
 	.venv-litellm/bin/python $(PIP) install --editable . --group litellm
 	@touch $@
+
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python $(PIP) install "uv>=0.9,<1"

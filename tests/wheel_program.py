@@ -1,6 +1,6 @@
 """Try a built wheel as its users install it: without extras, with each, with all.
 
-    python tests/wheel_program.py dist/langchain_mixture-*.whl
+    python tests/wheel_program.py .venv-uv/bin/uv dist/langchain_mixture-*.whl
 
 In an empty environment each time, the wheel answers a question; with all its extras,
 every module of it can be imported, too. The extras are read from the wheel.
@@ -61,15 +61,15 @@ def try_out(requirement: str, program: str) -> None:
         )
 
 
-def main(wheel: Path) -> None:
+def main(uv: str, wheel: Path) -> None:
     """Try a wheel with none, with each and with all of its extras."""
     names = extras(wheel)
     for some in ([], *([name] for name in names), names):
         chosen = f"[{','.join(some)}]" if some else ""
         program = ANSWERS + IMPORTS if some == names else ANSWERS
-        try_out(f"{wheel.resolve()}{chosen}", program)
+        try_out(uv, f"{wheel.resolve()}{chosen}", program)
         print(f"{wheel.name}{chosen} imports and answers")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))
