@@ -223,13 +223,7 @@ class ChatMixture(GraphChatModel):
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
             layers = layers_of(self.steps, self.client, options)
-            # A chat model has no thread: its graph must not take over the checkpointer
-            # of a graph that calls it.
-            graph = build(
-                layers,
-                checkpointer=False,
-                name=self.name or "mixture",
-            )
+            graph = build(layers, name=self.name or "mixture")
             self._built = _Built(key, layers, graph)
         return self._built
 
