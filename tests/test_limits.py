@@ -163,6 +163,15 @@ async def test_grace_lets_the_others_finish(asynchronous: bool) -> None:
     assert state["mixture"]["reasons"] == []
 
 
+def test_a_call_that_queues_up_is_still_made_within_the_grace() -> None:
+    """The grace is for all other calls, those that have not begun included."""
+    client = models("a", "b")
+    graph = create_mixture([Propose(["a", "b"], quorum=1, grace=BOUND)], client=client)
+    state = graph.invoke(ask(), {"max_concurrency": 1})
+    assert [len(client[name].asked) for name in "ab"] == [1, 1]
+    assert state["mixture"]["reasons"] == []
+
+
 @pytest.mark.parametrize("has_answer", [False, True])
 def test_a_call_that_ends_within_the_grace_does_not_prolong_it(
     has_answer: bool,
@@ -653,6 +662,15 @@ def test_fallbacks_are_calls_of_the_budget_too() -> None:
     )
 
 
+def test_no_fallback_takes_the_place_of_an_agent_in_the_budget() -> None:
+    """Of two judges both are asked, and what would be a call more is the fallback."""
+    client = models("a", "b", "spare", one="Ranking: 1, 2", two="Ranking: 1, 2")
+    steps = [Propose(["a", "b"]), Rank(["one", "two"], 1, fallbacks=["spare"])]
+    state = create_mixture(steps, client=client, max_calls=4).invoke(ask())
+    assert [len(client[name].asked) for name in ("one", "two", "spare")] == [1, 1, 0]
+    assert state["mixture"]["status"] == "complete"
+
+
 async def test_a_budget_of_tokens_stops_before_the_call_that_would_pass_it() -> None:
     """Tokens are estimated before a call, counted after it."""
     client = models("a", "b", "last")
@@ -720,6 +738,19 @@ def test_a_model_that_reports_no_tokens_is_counted_by_estimate() -> None:
     assert 1 < len(rows) < 6
     assert all(row["estimated_tokens"] > 200 for row in rows)
     assert "past 1000 (max_total_tokens)" in mixture["reasons"][-2]
+
+
+def test_what_was_sent_to_a_call_that_failed_is_counted() -> None:
+    """It may have been billed; what was not sent costs nothing."""
+    client = models("b", a=OSError("down"))
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("b")], client=client, max_calls=2
+    )
+    mixture = graph.invoke({"messages": [("user", "Why? " * 400)]})["mixture"]
+    failed, answered = mixture["history"][0]["llm_calls"]
+    assert failed["estimated_tokens"] > 400
+    assert "estimated_tokens" not in answered
+    assert mixture["usage"]["estimated_tokens"] == failed["estimated_tokens"]
 
 
 def test_calls_that_were_made_before_a_resume_count_for_the_budget() -> None:
