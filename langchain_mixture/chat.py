@@ -238,19 +238,14 @@ class ChatMixture(GraphChatModel):
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
             layers = layers_of(self.steps, self.client, options)
-            # A chat model has no thread: its graph must not take over the checkpointer
-            # of a graph that calls it.
-            compiled: dict[str, Any] = {
-                "checkpointer": False,
-                "name": self.name or "mixture",
-            }
+            name = self.name or "mixture"
             first = next((k for k, x in enumerate(layers) if x.answering), 0)
             self._built = _Built(
                 key,
                 layers,
-                build(layers, **compiled),
-                build(layers[first:], input_schema=AdvisedInput, **compiled),
-                fingerprint(self.name or "mixture", layers) if first else "",
+                build(layers, name=name),
+                build(layers[first:], input_schema=AdvisedInput, name=name),
+                fingerprint(name, layers) if first else "",
             )
         return self._built
 

@@ -933,6 +933,21 @@ def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) 
     assert [r["text"] for r in raised.value.responses] == ["a answers"]
 
 
+def test_a_step_of_ones_own_may_take_tool_calls_out_of_the_answer() -> None:
+    """What the last step keeps is the answer, and not what the model had wished."""
+
+    @dataclass(frozen=True)
+    class Disarm(Step):
+        def keep(self, responses: Any, replies: Any) -> list[Response]:
+            return [{**response, "tool_calls": []} for response in responses]
+
+    call = {"name": "search", "args": {}, "id": "1"}
+    said = AIMessage("I look it up.", tool_calls=[call], id="1")
+    model = Scripted(model="m", script=said)
+    answer = create_mixture([Propose([model]), Disarm()]).invoke(ask())["messages"][-1]
+    assert (answer.text, answer.tool_calls) == ("I look it up.", [])
+
+
 def test_a_step_of_ones_own_that_keeps_nothing_loses_nothing() -> None:
     """What its calls answered is in the error, beside what it was given."""
 
