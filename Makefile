@@ -5,13 +5,16 @@ PIP := -m pip --disable-pip-version-check --quiet
 BIN := .venv/bin
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: demo test lint soak clean
+.PHONY: demo test test-hosts lint soak clean
 
 demo: .venv/.demo  ## answer a question with a Self-MoA; MODEL=openai:gpt-4o-mini for another model
 	@$(BIN)/python examples/demo.py $(QUESTION)
 
 test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests
 	$(BIN)/python -m pytest
+
+test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures for models
+	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -22,7 +25,7 @@ soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
 	$(BIN)/python benchmarks/soak.py
 
 clean:
-	rm -rf .venv .venv-litellm .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-litellm .venv-hosts .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.demo: pyproject.toml examples/local_model.py
 	@echo "Installing into .venv (about a minute, once)"
@@ -41,4 +44,11 @@ clean:
 	$(PYTHON) -m venv .venv-litellm
 	.venv-litellm/bin/python $(PIP) install --upgrade "pip>=25.1"
 	.venv-litellm/bin/python $(PIP) install --editable . --group litellm
+	@touch $@
+
+# The hosts bring the packages of several providers, and their tests need more.
+.venv-hosts/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-hosts
+	.venv-hosts/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-hosts/bin/python $(PIP) install --editable . --group hosts
 	@touch $@
