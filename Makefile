@@ -11,7 +11,7 @@ export PIP_ROOT_USER_ACTION := ignore
 # Keep compiled tests, wherever this is switched off: else each worker compiles its own.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test coverage test-lowest test-newest lint dist constraints soak clean
+.PHONY: demo test coverage test-hosts test-lowest test-newest lint dist constraints soak clean
 
 # QUESTION and MODEL reach it as environment variables: no shell reads them.
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
@@ -32,6 +32,9 @@ test-lowest test-newest: test-%: $(UV)  ## tests with the lowest, the newest ver
 	$(UV) pip install --quiet --python .venv-$* --constraints .venv-$*.txt --editable . --requirements pyproject.toml --all-extras --group dev
 	$(UV) pip list --python .venv-$* | grep -E "^(lang|openai|pydantic |tenacity|typing)"
 	.venv-$*/bin/python $(PYTEST) $(TESTS)
+
+test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures for models
+	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -74,3 +77,10 @@ clean:
 $(UV):
 	$(PYTHON) -m venv .venv-uv
 	.venv-uv/bin/python $(PIP) install "uv>=0.9,<1"
+
+# The hosts bring the packages of several providers, and their tests need more.
+.venv-hosts/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-hosts
+	.venv-hosts/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-hosts/bin/python $(PIP) install --editable . --group hosts
+	@touch $@

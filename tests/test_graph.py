@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, cast
 
 import pytest
 from langchain.agents import create_agent
@@ -939,7 +939,7 @@ def test_a_step_of_ones_own_may_take_tool_calls_out_of_the_answer() -> None:
     @dataclass(frozen=True)
     class Disarm(Step):
         def keep(self, responses: Any, replies: Any) -> list[Response]:
-            return [{**response, "tool_calls": []} for response in responses]
+            return [cast("Response", {**r, "tool_calls": []}) for r in responses]
 
     call = {"name": "search", "args": {}, "id": "1"}
     said = AIMessage("I look it up.", tool_calls=[call], id="1")
