@@ -1,9 +1,11 @@
 """Nothing wrong is called complete: what went wrong is in the result, in words."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, Send
 
@@ -107,3 +109,70 @@ def test_a_step_goes_on_after_a_handoff(step: Any) -> None:
     assert state["messages"][-1].text == "a answers"
     (reason,) = state["mixture"]["reasons"]
     assert "desk failed: RuntimeError: ended in a handoff" in reason
+
+
+# -- What another agent is asked -----------------------------------------------------
+
+
+def appends(messages: list[BaseMessage]) -> str:
+    """Adds to the list that it was given."""
+    messages.append(HumanMessage("In French."))
+    return "appended"
+
+
+def rewrites(messages: list[BaseMessage]) -> str:
+    """Changes the question itself."""
+    messages[-1].content = "Another question."
+    return "rewritten"
+
+
+def reaches_in(messages: list[BaseMessage]) -> str:
+    """Changes what is inside the messages."""
+    for message in messages:
+        message.additional_kwargs["seen"] = True
+        message.response_metadata.clear()
+        if isinstance(message.content, list):
+            message.content[0]["text"] = "Another question."  # type: ignore[index]  # it is a dict
+            message.content.append("In French.")
+    return "reached in"
+
+
+TALK: Any = [
+    HumanMessage("Hello?", additional_kwargs={"a": {"b": 1}}),
+    AIMessage("Hello.", response_metadata={"model_name": "m"}),
+    HumanMessage([{"type": "text", "text": "Why?"}]),
+]
+
+
+@pytest.mark.parametrize("change", [appends, rewrites, reaches_in])
+@pytest.mark.parametrize(
+    "make",
+    [
+        RunnableLambda,
+        lambda change: RunnableLambda(change).with_retry().with_config(tags=["x"]),
+        lambda change: RunnableLambda(lambda messages: messages) | change,
+        lambda change: one_node(
+            lambda state: {"messages": [AIMessage(change(state["messages"]))]}, "graph"
+        ),
+    ],
+    ids=["a function", "a wrapped one", "a chain", "a graph"],
+)
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+async def test_an_agent_cannot_change_what_another_is_asked(
+    how: str, make: Any, change: Any
+) -> None:
+    """Nor the conversation: each works on its own copy, fallbacks too."""
+    talk = deepcopy(TALK)
+    first, second = Scripted(model="first"), Scripted(model="second")
+    steps = [
+        Propose([make(change), first]),
+        Rank(make(change), 1, fallbacks=[make(change), second]),
+    ]
+    graph = create_mixture(steps)
+    state = await called(graph, how, {"messages": talk}, {"max_concurrency": 1})
+    (asked,) = first.asked
+    (judged,) = second.asked
+    given = [(m.content, m.additional_kwargs, m.response_metadata) for m in TALK]
+    for messages in (asked, judged[1:], talk, state["messages"][:-1]):
+        said = [(m.content, m.additional_kwargs, m.response_metadata) for m in messages]
+        assert said == given
