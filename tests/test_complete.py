@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, Send
 
@@ -16,6 +16,8 @@ from langchain_mixture import (
     Map,
     Propose,
     Rank,
+    Refine,
+    Shuffle,
     StepFailedError,
     create_mixture,
 )
@@ -176,3 +178,127 @@ async def test_an_agent_cannot_change_what_another_is_asked(
     for messages in (asked, judged[1:], talk, state["messages"][:-1]):
         said = [(m.content, m.additional_kwargs, m.response_metadata) for m in messages]
         assert said == given
+
+
+# -- Who said what -------------------------------------------------------------------
+
+
+def said_by(history: Any) -> dict[str, str]:
+    """Map the id of each response in a history to the agent of its call."""
+    calls = [call for row in history for call in row["llm_calls"] if call["response"]]
+    assert len({call["response"] for call in calls}) == len(calls)
+    return {call["response"]: call["agent"] for call in calls}
+
+
+@pytest.mark.parametrize("how", WAYS)
+async def test_the_history_tells_who_said_what(how: str) -> None:
+    """Each call has its agent and the id of its response, or None."""
+    down = Scripted(model="down", script=OSError("down"))
+    client = {name: Scripted(model=name) for name in "abcd"}
+    steps = [
+        Propose(["a", down, "b"]),
+        Shuffle(seed=1),
+        Refine(["c", down]),
+        Rank(Scripted(model="judge", script="Ranking: 2, 1"), 2),
+        Aggregate(down, fallbacks=["d"]),
+    ]
+    graph = create_mixture(steps, client=client)
+    history = (await called(graph, how, ask(), None))["mixture"]["history"]
+    agents = said_by(history)
+    for row in history:
+        said = zip(row["responses"], row["outputs"], strict=True)
+        assert all(text == f"{agents[key]} answers" for key, text in said)
+    made = [(c["agent"], c["response"]) for c in history[0]["llm_calls"]]
+    assert made == [("a", "1_propose/0"), ("down", None), ("b", "1_propose/2")]
+    made = [(c["agent"], c["response"]) for c in history[-1]["llm_calls"]]
+    assert made == [("down", None), ("d", "5_aggregate/0")]
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "made"),
+    [
+        ([], [("refuses", "1_propose/0")]),
+        (["b"], [("refuses", None), ("b", "2_aggregate/0")]),
+        (["refuses"], [("refuses", None), ("refuses", "2_aggregate/0")]),
+    ],
+    ids=["the only one", "a fallback answers", "the fallback refuses too"],
+)
+def test_a_refusal_is_a_response_only_where_it_is_passed_on(
+    fallbacks: list[str], made: list[tuple[str, str | None]]
+) -> None:
+    """It is, where the step has nothing better; the call before it is not."""
+    said = AIMessage("", additional_kwargs={"refusal": "I will not."})
+    client = {
+        "a": Scripted(model="a"),
+        "b": Scripted(model="b"),
+        "refuses": Scripted(model="refuses", script=said),
+    }
+    steps: Any = [Propose(["refuses"])]
+    if fallbacks:
+        steps = [Propose(["a"]), Aggregate("refuses", fallbacks=fallbacks)]
+    graph = create_mixture(steps, client=client)
+    row = graph.invoke(ask())["mixture"]["history"][-1]
+    assert [(c["agent"], c["response"]) for c in row["llm_calls"]] == made
+    assert row["responses"] == [made[-1][1]]
+
+
+def behind(first: Any, *others: Any) -> Any:
+    """Make an agent of one model with others as its fallbacks."""
+    return first.with_fallbacks(list(others))
+
+
+DOWN = Scripted(model="gpt-4o", script=OSError("down"))
+
+
+def telling(model: str, /, **metadata: str) -> Scripted:
+    """Make a model whose message tells which one it is."""
+    script = AIMessage("So.", response_metadata=metadata)
+    return Scripted(model=model, script=script)
+
+
+@pytest.mark.parametrize(
+    ("agent", "wrote"),
+    [
+        (behind(telling("gpt-4o", model_name="gpt-4o-2024-08-06"), DOWN), "gpt-4o"),
+        (behind(DOWN, telling("llama", model="llama")), "llama"),
+        (
+            behind(DOWN, telling("gpt-4o-mini", model_name="gpt-4o-mini-2024-07-18")),
+            "gpt-4o-mini",
+        ),
+        (behind(DOWN, telling("azure", model_name="gpt-4.1")), "gpt-4.1"),
+        (behind(DOWN, RunnableLambda(lambda _: "So.")), "gpt-4o"),
+        (behind(DOWN, telling("llama", model_name="llama")).with_retry(), "llama"),
+        (behind(DOWN.bind(stop=["x"]), behind(DOWN, telling("b"))), "b"),
+        (
+            telling("gpt-4o", model_name="other").configurable_alternatives(
+                ConfigurableField(id="which"), llama=telling("llama", model_name="l3")
+            ),
+            "other",
+        ),
+        (telling("gpt-4o", model_name="gpt-4o-2024-08-06"), "gpt-4o"),
+        (telling("deployment", model_name="gpt-4o-2024-08-06"), "deployment"),
+    ],
+    ids=[
+        "the first",
+        "a fallback",
+        "a longer name",
+        "by an alias",
+        "no word of it",
+        "wrapped",
+        "nested",
+        "an alternative",
+        "one model",
+        "one model by an alias",
+    ],
+)
+@pytest.mark.parametrize("how", WAYS)
+async def test_an_answer_is_credited_to_the_model_that_wrote_it(
+    how: str, agent: Any, wrote: str
+) -> None:
+    """The history and the usage have it by its name in the pipeline, or its own."""
+    graph = create_mixture([Propose([agent])], timeout=60)
+    mixture = (await called(graph, how, ask(), None))["mixture"]
+    (call,) = mixture["history"][0]["llm_calls"]
+    assert call["model"] == wrote
+    assert call["agent"] == mixture["responses"][0]["agent"]
+    assert list(mixture["usage"]["models"]) == [wrote]
