@@ -17,7 +17,12 @@ from langchain_mixture.graph import create_mixture, run
 from langchain_mixture.plan import count_calls
 from langchain_mixture.presets import (
     TOGETHER_PROPOSERS,
+    council,
+    critique,
+    fusion,
     moa_lite,
+    panel_vote,
+    recursive,
     robust_moa,
     self_moa,
     together_moa,
@@ -25,6 +30,7 @@ from langchain_mixture.presets import (
 from langchain_mixture.records import (
     Call,
     HistoryRow,
+    Kept,
     LLMCall,
     Reply,
     Response,
@@ -34,6 +40,7 @@ from langchain_mixture.records import (
 )
 from langchain_mixture.steps.asking import (
     Aggregate,
+    Analyze,
     Propose,
     Rank,
     Refine,
@@ -41,6 +48,8 @@ from langchain_mixture.steps.asking import (
     Vote,
 )
 from langchain_mixture.steps.base import Agent, Step
+from langchain_mixture.steps.counting import Diverse, Majority, Medoid
+from langchain_mixture.steps.keys import exact, json_field, letter, number
 from langchain_mixture.steps.transforms import (
     Dropout,
     Filter,
@@ -54,15 +63,20 @@ __all__ = [
     "TOGETHER_PROPOSERS",
     "Agent",
     "Aggregate",
+    "Analyze",
     "Call",
     "ChatMixture",
     "Client",
+    "Diverse",
     "Dropout",
     "Filter",
     "HistoryRow",
     "InvalidMixtureError",
+    "Kept",
     "LLMCall",
+    "Majority",
     "Map",
+    "Medoid",
     "MixtureError",
     "NoResponsesError",
     "Propose",
@@ -80,9 +94,18 @@ __all__ = [
     "Usage",
     "Vote",
     "answered",
+    "council",
     "count_calls",
     "create_mixture",
+    "critique",
+    "exact",
+    "fusion",
+    "json_field",
+    "letter",
     "moa_lite",
+    "number",
+    "panel_vote",
+    "recursive",
     "robust_moa",
     "run",
     "self_moa",

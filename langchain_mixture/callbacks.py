@@ -38,6 +38,8 @@ def is_streamed(config: RunnableConfig) -> bool:
 
 def callbacks_of(config: RunnableConfig) -> BaseCallbackManager:
     """Return a copy of a config's callbacks, which may be changed."""
+    # A config holds either a manager or a plain list of handlers, which also apply to
+    # the runs inside.
     callbacks = config.get("callbacks")
     if isinstance(callbacks, BaseCallbackManager):
         return callbacks.copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -38,6 +39,7 @@ from langchain_mixture.runnables import leaves
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request
+from langchain_mixture.running.run import Run
 from langchain_mixture.steps.base import Step, Timeout
 from langchain_mixture.steps.checks import check_value
 
@@ -85,8 +87,10 @@ class ChatMixture(GraphChatModel):
     structured output, and is traced as one model with its graph beneath.
 
     The message's `response_metadata["mixture"]` has `status`, `reasons` and `usage`.
-    Its `usage_metadata` is None, because the models inside report their own tokens;
-    `report_usage=True` puts the total there.
+    Its `usage_metadata` has the tokens of the call that wrote the answer, which is what
+    middleware needs to compact a conversation in time; callbacks and traces have them
+    from the model inside, once. `report_usage=True` puts the total of all calls there,
+    for callbacks, too.
 
     Raises:
         InvalidMixtureError: An argument cannot be used. Names are resolved when the
@@ -204,7 +208,7 @@ class ChatMixture(GraphChatModel):
         return create_mixture(
             self.steps,
             client=self.client,
-            name=self.name or "mixture",
+            name=self.name,
             **vars(self._options),
         )
 
@@ -274,7 +278,7 @@ class ChatMixture(GraphChatModel):
             arguments=arguments,
         )
 
-    def _message(self, state: dict[str, Any]) -> AIMessage:
+    def _message(self, state: dict[str, Any], run: Run) -> AIMessage:
         """Return the graph's answer as this model's message."""
         if interrupts := state.get("__interrupt__"):
             raise StepFailedError(
@@ -284,6 +288,7 @@ class ChatMixture(GraphChatModel):
                 history=state.get("mixture", {}).get("history", []),
             )
         answer: AIMessage = state["messages"][-1]
+        run.answer_usage = answer.usage_metadata
         # No id: core gives the message that of the model's run, as for any chat model.
         metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]
@@ -456,6 +461,14 @@ class ChatMixture(GraphChatModel):
         """Leave out of traces what is for this class alone."""
         kwargs.pop("tool_binding", None)
         return super()._get_invocation_params(stop=stop, **kwargs)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        """Name the answering model's provider: its messages are said to be of it."""
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        with suppress(InvalidMixtureError):
+            if (provider := self._answering()[0].provider) is not None:
+                params["ls_provider"] = provider
+        return params
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"

@@ -46,5 +46,7 @@ allowed: None or seconds > 0.
     @property
     def stops(self) -> bool:
         """Whether a step without an answer may pass its input on instead of failing."""
+        # A limit means "answer with what there is by then"; only without one may a
+        # failed step end the run.
         caps = (self.deadline, self.max_calls, self.max_total_tokens)
         return self.on_failure == "keep" or any(cap is not None for cap in caps)

@@ -1,6 +1,7 @@
 """The values of a pipeline: calls, replies, responses, and the record of a turn."""
 
-from __future__ import annotations
+# Annotations are not postponed here: where they are, a TypedDict takes what is
+# NotRequired for required.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,39 @@ class Response(TypedDict):
     parents: list[str]
     """The ids of the responses that its author was shown."""
     tool_calls: list[ToolCall]
+    analysis: NotRequired[str]
+    """What `Analyze` wrote of the responses; the next step that writes is shown it."""
+
+
+class Kept(list[Response]):
+    """What a step keeps, and what is to be said of it; `keep` may return one.
+
+    Example:
+        >>> best: Response = {"id": "1_propose/0", "text": "Paris"}
+        >>> Kept([best], note={"share": 0.75})
+        Kept(1 response, note={'share': 0.75})
+    """
+
+    note: str | dict[str, Any] | None
+    """For the step's row in the history: text, or plain data."""
+    reason: str | None
+    """Why the result is degraded, in words; None where it is not."""
+
+    def __init__(
+        self,
+        responses: Iterable[Response],
+        note: str | dict[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        super().__init__(responses)
+        self.note = note
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        said = {"note": self.note, "reason": self.reason}
+        shown = [f"{name}={value!r}" for name, value in said.items() if value]
+        count = f"{len(self)} response{'s' * (len(self) != 1)}"
+        return f"Kept({', '.join([count, *shown])})"
 
 
 class Call(TypedDict):
@@ -90,6 +124,8 @@ class LLMCall(TypedDict):
     """An estimate of the tokens read and written; present if none were reported."""
     truncated: NotRequired[bool]
     """Present and true if the answer was cut off at the token limit."""
+    shown: NotRequired[list[str]]
+    """The ids of the responses that the model was shown, in this order."""
 
 
 class HistoryRow(TypedDict):
@@ -106,6 +142,8 @@ class HistoryRow(TypedDict):
     llm_calls: list[LLMCall]
     step_time: float
     """Seconds."""
+    note: NotRequired[str | dict[str, Any]]
+    """What the step says of its choice, such as the votes that it counted."""
 
 
 class Tokens(TypedDict):
@@ -141,6 +179,8 @@ class Result(TypedDict):
     """One row per step of this turn."""
     usage: Usage
     """Tokens in total, by model, and by step."""
+    analysis: NotRequired[str | None]
+    """What the last `Analyze` wrote; None or absent where there was none."""
 
 
 def answered(replies: Sequence[Reply]) -> list[Response]:
@@ -180,6 +220,7 @@ def row(
     kept: Sequence[Response],
     replies: Sequence[Reply],
     started: float,
+    note: str | dict[str, Any] | None = None,
 ) -> HistoryRow:
     """Return the history row of a step.
 
@@ -189,10 +230,11 @@ def row(
         kept: The responses that the step passed on.
         replies: The replies to its calls, failures included.
         started: When the step's own node began, in seconds since the epoch.
+        note: What the step says of its choice.
     """
     # The branches ran before the step's own node: the step began with its first call.
     begun = min([started, *(reply["started"] for reply in replies)])
-    return {
+    written: HistoryRow = {
         "step": type(step).__name__,
         "name": name,
         "outputs": [response["text"] for response in kept],
@@ -200,6 +242,9 @@ def row(
         "llm_calls": calls_of(replies, kept),
         "step_time": time.time() - begun,
     }
+    if note:
+        written["note"] = note
+    return written
 
 
 def calls_of(replies: Sequence[Reply], kept: Sequence[Response] = ()) -> list[LLMCall]:
@@ -239,6 +284,8 @@ def _call(reply: Reply, response: str | None) -> LLMCall:
         call["estimated_tokens"] = reply["estimated_tokens"]
     if reply["truncated"]:
         call["truncated"] = True
+    if reply["parents"]:
+        call["shown"] = reply["parents"]
     return call
 
 

@@ -1,4 +1,4 @@
-"""What is beneath the wrappers of a Runnable, and what it is called."""
+"""Finding the model inside bindings, retries, fallbacks and chains, and its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 
 
 def leaves(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Yield what is asked in the end: beneath wrappers and in front of parsers.
+    """Yield the innermost Runnables: beneath wrappers, and first in their chains.
 
     Example:
         >>> from langchain_core.runnables import RunnableLambda
@@ -30,7 +30,7 @@ def leaves(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
 
 
 def unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
-    """Yield what is beneath wrappers."""
+    """Yield what is beneath the wrappers of a Runnable; chains stay whole."""
     if isinstance(runnable, RunnableBindingBase):
         yield from unwrapped(runnable.bound)
     elif isinstance(runnable, RunnableWithFallbacks):
@@ -56,7 +56,7 @@ def is_one(runnable: Runnable[Any, Any]) -> bool:
 
 
 def name_of(runnable: Runnable[Any, Any]) -> str:
-    """Name an agent: its own name, else its model's, else its class.
+    """Return the name of an agent: its own, or its model's, or that of its class.
 
     Example:
         >>> from langchain_core.language_models import FakeListChatModel
@@ -64,8 +64,8 @@ def name_of(runnable: Runnable[Any, Any]) -> str:
         'greeter'
     """
     if isinstance(runnable, RunnableBindingBase):
-        said = runnable.config.get("run_name") or runnable.kwargs.get("model")
-        return str(runnable.name or said or name_of(runnable.bound))
+        bound = runnable.config.get("run_name") or runnable.kwargs.get("model")
+        return str(runnable.name or bound or name_of(runnable.bound))
     if own := getattr(runnable, "name", None):  # a RunnableLambda may have none
         return str(own)
     leaf = next(leaves(runnable))

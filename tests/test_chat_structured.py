@@ -86,7 +86,7 @@ def test_strict_and_method_are_never_swallowed() -> None:
             model.with_structured_output(Ion, method="json_scheme")
     with pytest.raises(InvalidMixtureError, match="which answers, cannot bind tools"):
         mixture().with_structured_output(Ion)
-    with pytest.raises(InvalidMixtureError, match="answering models of one kind"):
+    with pytest.raises(InvalidMixtureError, match="answering models of one class"):
         ChatMixture(
             [Propose([Scripted(model="a"), Streaming(model="b")]), Take(1)]
         ).with_structured_output(Ion, method="json_schema")

@@ -199,8 +199,9 @@ def test_the_history_has_the_rows_of_mixture_llm() -> None:
     for row in rows:
         assert 0 <= row["step_time"] < 60
         for call in row["llm_calls"]:
-            assert set(call) == {"model", "time", "in_tokens", "out_tokens"}
+            assert {*call} - {"shown"} == {"model", "time", "in_tokens", "out_tokens"}
             assert 0 <= call["time"] <= row["step_time"] + 0.05
+    assert rows[2]["llm_calls"][0]["shown"] == ["1_propose/0"]
 
 
 def test_replies_keep_the_order_of_the_agents_not_of_the_nodes_names() -> None:

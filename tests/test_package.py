@@ -125,31 +125,38 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 ROOMS = [
     {"records", "secrets", "errors", "threads", "callbacks", "compat", "runnables"},
     {"steps"},
-    {"presets", "agents"},
+    {"presets", "agents", "conditions"},
     {"options", "plan"},
     {"running"},
     {"graph"},
     {"model"},
     {"chat"},
     {"__init__"},
+    {"evaluation"},
+    {"cli"},
 ]
 """The package's modules and folders, from the ground up."""
 
 
 def imports() -> dict[str, set[str]]:
-    """Give what each module of the package imports from it."""
-    names = {path: ".".join(path.relative_to(PACKAGE).parts)[:-3] for path in MODULES}
-    found: dict[str, set[str]] = {}
-    for path, name in names.items():
-        wanted: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                package, _, module = node.module.partition(".")
-                if package == "langchain_mixture":
-                    inside = {f"{module}.{alias.name}" for alias in node.names}
-                    wanted |= inside & {*names.values()} or {module}
-        found[name] = wanted
-    return found
+    """Give what each module of the package imports from it as it is loaded."""
+    names = {".".join(p.relative_to(PACKAGE).parts)[:-3]: p for p in MODULES}
+
+    def wanted(module: str, name: str) -> str:
+        forms = (f"{module}.{name}", module)
+        both = [form for f in forms for form in (f, f"{f}.__init__")]
+        return next(form for form in both if form.strip(".") in names).strip(".")
+
+    return {
+        module: {
+            wanted(node.module.partition(".")[2], alias.name)
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.ImportFrom) and node.module
+            if node.module.partition(".")[0] == "langchain_mixture"
+            for alias in node.names
+        }
+        for module, path in names.items()
+    }
 
 
 def test_imports_point_one_way() -> None:

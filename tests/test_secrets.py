@@ -15,7 +15,13 @@ from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel, SecretStr, ValidationError
 from tenacity import retry, stop_after_attempt
 
-from langchain_mixture import InvalidMixtureError, Propose, create_mixture
+from langchain_mixture import (
+    InvalidMixtureError,
+    Map,
+    Propose,
+    StepFailedError,
+    create_mixture,
+)
 from langchain_mixture.errors import shown
 from langchain_mixture.secrets import (
     LONGEST_ERROR,
@@ -401,6 +407,21 @@ def test_no_trace_history_or_log_shows_a_key(
     assert state["mixture"]["status"] == "degraded"
     assert "error" in traces.told
     assert KEY not in traces.told + str(state) + caplog.text
+
+
+def test_a_users_functions_error_is_raised_from_the_original_without_its_key() -> None:
+    """What a trace and a traceback show of a failed step holds no key."""
+
+    def fail(text: str) -> str:
+        raise AnsweredError(Text()) from PLAIN(KEY)
+
+    traces = Traces()
+    graph = create_mixture([Propose([Scripted(model="m")]), Map(fail)])
+    with pytest.raises(StepFailedError) as raised:
+        graph.invoke(ask(), {"callbacks": [traces]})
+    assert isinstance(raised.value.__cause__, AnsweredError)
+    assert "error" in traces.told
+    assert KEY not in traces.told + said_of(raised.value)
 
 
 def test_a_client_factorys_error_is_raised_from_the_original_without_its_key() -> None:

@@ -117,8 +117,8 @@ def kept(step: Step, replies: Sequence[Reply] = ()) -> list[str]:
         (lambda: Aggregate("a", 0.7), "Aggregate: prompt is 0.7"),  # type: ignore[arg-type]
         (
             lambda: Aggregate("a", ChatPromptTemplate([("user", "{question}")])),
-            "Aggregate: prompt has the variable 'question'; allowed: messages, query, "
-            "responses",
+            "Aggregate: prompt has the variable 'question'; allowed: analysis, "
+            "messages, query, responses",
         ),
         (
             lambda: Aggregate("a", ChatPromptTemplate([("user", "{query}")])),

@@ -87,6 +87,7 @@ class FunctionChatModel(BaseChatModel):
 
         def attempt() -> ChatResult:
             answer = self.fn(**arguments)
+            # An async function in sync code: most mixture-llm clients are async.
             if inspect.isawaitable(answer):
                 answer = wait_for(answer)
             return self._result(answer, stop)
@@ -153,6 +154,7 @@ def worth_retrying(error: BaseException) -> bool:
     status = _status(error)
     if status is not None:
         return status in (408, 409, 425, 429) or status >= 500
+    # By name, so that no SDK is imported: openai's and httpx's base classes.
     names = {kind.__name__ for kind in type(error).__mro__}
     passing = {"APIConnectionError", "TransportError", "ConnectionError"}
     return isinstance(error, TimeoutError) or bool(names & passing)

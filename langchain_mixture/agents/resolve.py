@@ -16,6 +16,7 @@ from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_mixture.agents.function_model import ClientFunction, FunctionChatModel
 from langchain_mixture.agents.wrappers import is_model
+from langchain_mixture.compat import provider_of
 from langchain_mixture.errors import InvalidMixtureError, shown
 from langchain_mixture.runnables import is_one, leaves, name_of, unwrapped
 from langchain_mixture.secrets import cleaner, describe, redact_error
@@ -73,6 +74,11 @@ class ResolvedAgent:
         # Providers put a version behind the name that they were asked for.
         names = {name_of(leaf) for leaf in leaves(self.runnable)}
         return max(filter(told.startswith, names), key=len, default=told)
+
+    @cached_property
+    def provider(self) -> str | None:
+        """The provider of its first model, such as `openai`; None = it names none."""
+        return provider_of(next(leaves(self.runnable)))
 
     @property
     def is_graph(self) -> bool:
@@ -163,7 +169,7 @@ def _made(make: Callable[[str], object], name: str) -> Runnable[Any, Any]:
         raise InvalidMixtureError(
             f"the client made no model for the name {name!r}: {describe(error)}"
         ) from error
-    if isinstance(model, str):
+    if isinstance(model, str):  # a mapping from short names to those of providers
         return _made(_init_chat_model, model)
     if not isinstance(model, Runnable):
         raise InvalidMixtureError(
@@ -177,6 +183,7 @@ def _maker(client: Client) -> Callable[[str], object]:
     if client is None:
         return _init_chat_model
     if isinstance(client, Runnable):
+        # One model serves all names if its provider does, such as OpenRouter.
         if all(map(is_model, leaves(client))):
             return lambda name: client.bind(model=name)
     elif isinstance(client, Mapping):

@@ -15,6 +15,7 @@ from langchain_mixture.errors import (
 )
 from langchain_mixture.records import (
     HistoryRow,
+    Kept,
     Reply,
     Response,
     Result,
@@ -47,6 +48,9 @@ def update(
     before = layer.before(state)
     incoming = before["responses"]
     failures, notes = _reasons(layer, replies)
+    said = kept if isinstance(kept, Kept) else Kept(kept)
+    if said.reason:
+        failures.append(f"{layer.name}: {said.reason}")
     reasons = [*failures, *notes]
     failed = any(reply["error"] is not None for reply in replies)
     if not kept and incoming and failed and _passes_on(layer, replies):
@@ -62,21 +66,28 @@ def update(
         kept = [r for r in kept if _is_answer(r, messages.get(r["id"]))]
     history = [
         *before["history"],
-        row(layer.step, layer.name, kept, replies, started),
+        row(layer.step, layer.name, kept, replies, started, said.note),
     ]
     if not kept:
         raise _failed(layer, replies, incoming, history, reasons, run)
     result = Result(
         status="degraded" if failures else before["status"],
         reasons=[*before["reasons"], *reasons],
-        responses=kept,
+        responses=list(kept),
         history=history,
         usage=usage_of(history),
     )
+    written = [r["analysis"] for r in kept if "analysis" in r]
+    analysis = written[0] if written else before.get("analysis")
+    # The state adds this to the last turn's, whose analysis must not stay in it.
+    if analysis or "analysis" in state.get("mixture", {}):
+        result["analysis"] = analysis
     if layer.last:
         answer = _answer(kept[0], messages.get(kept[0]["id"]), result)
         # An answer from the prompt cache has the id of the first one, which LangGraph
         # would replace by it (langgraph 1.2.24). `test_caches_inside.py` holds it.
+        if layer.answer_name is not None:
+            answer.name = layer.answer_name
         if answer.id in {message.id for message in state["messages"]}:
             answer.id = None
         return {"messages": [answer], "mixture": result, "answers": {}}
@@ -132,6 +143,7 @@ def _failed(
     reasons: Sequence[str],
     run: Run,
 ) -> StepFailedError:
+    # Both were paid for: what the step was given, and the answers it did not keep.
     paid = [*incoming, *answered(replies)]
     cause = "; ".join(reasons) or f"{layer.name}: no response was accepted"
     if incoming and reasons:
@@ -175,6 +187,7 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
     """
     if result["status"] == "degraded":
         logger.warning("degraded answer: %s", "; ".join(result["reasons"]))
+    # A response without a message: a step of the user's own has made it.
     if message is None:
         message = AIMessage(response["text"], tool_calls=response["tool_calls"])
     elif message.text != response["text"] or (

@@ -30,7 +30,7 @@ from langchain_mixture.running.limits import Budget
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, MixtureState
 from langchain_mixture.running.waiting import Quorum
-from langchain_mixture.secrets import describe
+from langchain_mixture.secrets import describe, redact_error
 from langchain_mixture.steps.base import Step
 
 DEFAULT_TIMEOUT: Final = 300.0
@@ -54,6 +54,8 @@ class Layer:
     answering: bool
     """Whether it is the last step that writes text, so that it writes the answer."""
     options: Options
+    answer_name: str | None
+    """The name that the answer is given; None = its model's own."""
     steps_left: int
     """The number of steps that make calls, from this one on."""
 
@@ -83,6 +85,7 @@ class Layer:
         except Exception as error:
             before = self.before(state)
             this = row(self.step, self.name, [], replies, started)
+            redact_error(error)
             raise StepFailedError(
                 f"{self.name}: {describe(error)}",
                 responses=before["responses"],
@@ -264,6 +267,7 @@ def layers_of(
     steps: Sequence[Step],
     client: Client,
     options: Options,
+    name: str | None = None,
 ) -> list[Layer]:
     """Return the layers of a pipeline, with the agents of each step resolved.
 
@@ -276,15 +280,16 @@ def layers_of(
     return [
         Layer(
             step=step,
-            name=name,
-            agents=resolved(step, bounds[k][0], name, resolve),
+            name=node,
+            answer_name=name,
+            agents=resolved(step, bounds[k][0], node, resolve),
             most=bounds[k][1],
-            fallbacks=resolved(step, step.fallbacks, name, resolve),
+            fallbacks=resolved(step, step.fallbacks, node, resolve),
             first=k == 0,
             last=k == len(steps) - 1,
             answering=k == answering,
             options=options,
             steps_left=sum(1 for agents, _ in bounds[k:] if agents),
         )
-        for k, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
+        for k, (step, node) in enumerate(zip(steps, names_of(steps), strict=True))
     ]

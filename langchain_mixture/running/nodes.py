@@ -63,6 +63,7 @@ class Gather(Runnable[MixtureState, Update]):
         started = time.time()
         run = Run.current()
         calls, quorum = self._missing(input, run)
+        # Replies of branches are in the state; new ones are of the calls left.
         replies = self._replies(input, ask_all(calls, config or {}, quorum))
         with self._layer.blamed(input, replies):
             kept = self._layer.kept(input, replies)

@@ -330,8 +330,9 @@ def _problem(message: AIMessage, attempt: Attempt) -> str | None:
     if refusal is not None:
         return f"refused to answer: {refusal}"
     if not message.text.strip() and not message.tool_calls:
-        alone = attempt.may_answer and attempt.alone
-        return None if alone and _is_answer(message, attempt) else _why_empty(message)
+        if attempt.may_answer and attempt.alone and _is_answer(message, attempt):
+            return None
+        return _empty_reason(message)
     if "check" in attempt.call:
         try:
             attempt.call["check"](message.text)
@@ -385,7 +386,7 @@ def _finish(message: AIMessage) -> object:
     return metadata.get("finish_reason") or metadata.get("stop_reason")
 
 
-def _why_empty(message: AIMessage) -> str:
+def _empty_reason(message: AIMessage) -> str:
     reason = _finish(message)
     if message.invalid_tool_calls:
         tool = message.invalid_tool_calls[0]["name"]

@@ -93,6 +93,7 @@ def _is_function(tool: Any) -> bool:
 def _bind(
     leaf: Runnable[Any, Any], tools: Sequence[Any], options: Mapping[str, Any]
 ) -> Runnable[Any, Any]:
+    # A chain takes no tools: its other parts would not expect a tool call.
     if isinstance(leaf, RunnableSequence) or not hasattr(leaf, "bind_tools"):
         raise NotImplementedError
     bound: Runnable[Any, Any] = leaf.bind_tools(list(tools), **options)

@@ -13,6 +13,7 @@ from langchain_core.callbacks import (
     BaseCallbackHandler,
     CallbackManagerForLLMRun,
 )
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.running.request import Request
@@ -73,6 +74,8 @@ class Run:
     errors: dict[tuple[str, int, int], Exception] = field(default_factory=dict)
     """What failed calls raised, by step, call and attempt, without keys. A checkpoint
     holds their words alone."""
+    answer_usage: UsageMetadata | None = None
+    """Tokens of the call that wrote the answer; None = not reported, or not done."""
     waits: set[Wait] = field(default_factory=set)
     """The sync calls in flight; `cancel` puts an end to their waiting."""
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)
@@ -111,6 +114,7 @@ class Run:
     @classmethod
     def current(cls) -> Run:
         """Return the run that this code is part of."""
+        # A node may be called without its graph, as in a test or in a notebook.
         return RUN.get() or cls(is_begun=True)
 
 

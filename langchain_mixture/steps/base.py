@@ -79,6 +79,8 @@ class Step:
         ```
     """
 
+    # Class attributes and not fields: a subclass decides which of them its users may
+    # set, and in which order.
     answers: ClassVar[bool] = False
     """Whether its text may be the answer (a judge's may not)."""
     temp: float | None = None

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Final, Self, cast
 
 from langchain_core.prompts import ChatPromptTemplate
@@ -72,7 +72,6 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         'seconds > 0, None for no limit, or "default" for the mixture\'s',
     ),
     "n": (_is_count, "a whole number >= 1"),
-    "samples": (_is_count, "a whole number >= 1"),
     "layers": (lambda v: _is_count(v) and v >= 2, "a whole number >= 2"),
     "rate": (lambda v: _is_number(v, 0, 1), "a probability in [0, 1]"),
     "quorum": _COUNT_OR_NONE,
@@ -86,6 +85,23 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "on_failure": (lambda v: v in ("raise", "keep"), '"raise", "keep"'),
     "seed": (lambda v: v is None or isinstance(v, int), "None or a whole number"),
     "fn": (callable, "a function of one text, sync or async"),
+    "key": (callable, "a function of one text"),
+    "embed": (
+        lambda v: v is None or callable(v),
+        "None or a function from a list of texts to vectors, sync or async",
+    ),
+    "k": (_is_count, "a whole number >= 1"),
+    "of": _COUNT_OR_NONE,
+    "decided.of": (_is_count, "a whole number >= 1"),
+    "recursive.of": (_is_count, "a whole number >= 1"),
+    "samples": (_is_count, "a whole number >= 1"),
+    "rounds": (_is_count, "a whole number >= 1"),
+    "Rank.agent": (
+        lambda v: _is_agent(v) or (_are_agents(v) and len(v) > 0),
+        f"a judge, or a list of one or more: {_AGENT}",
+    ),
+    "both_orders": (lambda v: isinstance(v, bool), "True or False"),
+    "share": (lambda v: _is_number(v, 0, 1) and v > 0, "a share in (0, 1]"),
 }
 
 
@@ -108,11 +124,29 @@ def check_value(value: object, field: str, name: str) -> None:
     Example:
         >>> check_value(0.7, "temp", "Propose")
     """
-    accepts, allowed = _RULES.get(field, (None, ""))
+    of_any = _RULES.get(field, (None, ""))
+    accepts, allowed = _RULES.get(f"{name}.{field}", of_any)
     if accepts is not None and not accepts(value):
         raise InvalidMixtureError(
             f"{name}: {field} is {shown(value)}; allowed: {allowed}."
         )
+
+
+def brief(thing: Any) -> str:
+    """Return the `repr` of a step or condition: one short line, without defaults.
+
+    Example:
+        >>> from langchain_mixture import Take
+        >>> brief(Take(2))
+        'Take(n=2)'
+    """
+    named = [
+        text
+        for field in fields(thing)
+        if (value := getattr(thing, field.name)) != field.default
+        for text in _told(field.name, value)
+    ]
+    return one_line(f"{type(thing).__name__}({', '.join(named)})")
 
 
 SHOWING: Final = frozenset({"responses", "text"})
@@ -122,7 +156,9 @@ SHOWING: Final = frozenset({"responses", "text"})
 class CheckedStep(Step):
     """A step of this package: its fields are checked when it is constructed."""
 
-    variables: ClassVar[frozenset[str]] = frozenset({"responses", "query", "messages"})
+    variables: ClassVar[frozenset[str]] = frozenset(
+        {"responses", "query", "messages", "analysis"}
+    )
     """What a template may use."""
     _fills: ClassVar[bool] = True
     """Whether variables are replaced in a prompt that is a string, too."""
@@ -137,13 +173,7 @@ class CheckedStep(Step):
         return super().__new__(cls)
 
     def __repr__(self) -> str:
-        named = [
-            text
-            for field in fields(self)  # type: ignore[arg-type]  # they are dataclasses
-            if (value := getattr(self, field.name)) != field.default
-            for text in _told(field.name, value)
-        ]
-        return one_line(f"{type(self).__name__}({', '.join(named)})")
+        return brief(self)
 
     def __post_init__(self) -> None:
         check_fields(self, type(self).__name__)
@@ -214,6 +244,8 @@ def _told(field: str, value: object) -> list[str]:
         return [f"fallbacks=[{names}]"]
     if isinstance(value, str) and len(value := one_line(value)) > _LONGEST:
         value = f"{value[:_LONGEST]}…"
+    if is_dataclass(value):  # a condition
+        return [f"{field}={value!r}"]
     name = getattr(value, "__name__", None) if callable(value) else None
     return [f"{field}={name or shown(value)}"]
 

@@ -1,0 +1,156 @@
+"""What a comparison will ask, before the first call is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from langchain_core.messages.utils import count_tokens_approximately
+
+from langchain_mixture import Step
+from langchain_mixture.evaluation.candidates import Candidate, Plan, Slot
+from langchain_mixture.evaluation.examples import Question
+from langchain_mixture.evaluation.identity import name_of
+from langchain_mixture.evaluation.money import Prices, cost_of, price_of
+from langchain_mixture.evaluation.store import Store
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Calls and dollars, at most; `str()` is what is shown before the first call."""
+
+    candidates: int
+    questions: int
+    calls: int
+    """At most: steps that may be skipped are counted, shared calls of first steps are
+    counted once."""
+    saved: int
+    """How many of these are in the file."""
+    cost: float | None
+    """Dollars for the calls that are left; None without prices."""
+    unpriced: tuple[str, ...]
+    """The models without a price."""
+    arms: tuple[float, float] | None
+    """The cheapest and the dearest that the equal-budget samples may become."""
+    arm_calls: int
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        questions: Sequence[Question],
+        store: Store,
+        repeats: int,
+        prices: Prices | None,
+        *,
+        arms: bool,
+    ) -> Estimate:
+        """Count the calls of a plan."""
+        candidates = list(plan.candidates.values())
+        slots = list(_distinct(candidates).values())
+        times = len(questions) * repeats
+        saved = min(
+            len(slots) * times, len(store.saved({slot.single.by for slot in slots}))
+        )
+        read = sum(count_tokens_approximately(q.conversation) for q in questions)
+        bill = _Bill(store, prices, read / len(questions))
+        each = sum(bill.of(slot) for slot in slots)
+        left = 1 - saved / max(1, len(slots) * times)
+        span, arm_calls = None, 0
+        if arms:
+            low = high = 0.0
+            for mixture in plan.mixtures:
+                samples, tail = equal_budget_of(mixture)
+                calls = len(mixture.slots)
+                arm_calls += calls * times
+                first = [bill.of(single.slots[0]) for single in plan.singles]
+                rest = sum(bill.of(slot) for slot in _slots_of(mixture, tail))
+                low += (samples * min(first, default=0.0) + rest) * times
+                high += (samples * max(first, default=0.0) + rest) * times
+            span = low, high
+        return cls(
+            candidates=len(candidates),
+            questions=len(questions),
+            calls=len(slots) * times,
+            saved=saved,
+            cost=each * times * left if prices else None,
+            unpriced=tuple(sorted(bill.unpriced)),
+            arms=span if prices else None,
+            arm_calls=arm_calls,
+        )
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.candidates} candidates, {self.questions} questions: "
+            f"at most {self.calls - self.saved:,} calls"
+        )
+        if self.saved:
+            said += f" ({self.saved:,} more are saved)"
+        if self.cost is not None:
+            said += f", about ${self.cost:,.2f}"
+        if self.arm_calls:
+            said += f"; then at most {self.arm_calls:,} for equal budgets"
+            if self.arms is not None:
+                said += ", ${:,.2f} to ${:,.2f}".format(*self.arms)
+        if self.cost is not None and self.unpriced:
+            said += f"; no price: {', '.join(self.unpriced)}"
+        return said + "."
+
+
+def _distinct(candidates: Sequence[Candidate]) -> dict[object, Slot]:
+    """Return the slots of a question; the same question to a model counts once."""
+    found: dict[object, Slot] = {}
+    for candidate in candidates:
+        for slot in candidate.slots:
+            shared = slot.shared or not candidate.is_mixture
+            place: object = (
+                (slot.single.by, slot.sample)
+                if shared
+                else (candidate.name, slot.index, slot.position)
+            )
+            found.setdefault(place, slot)
+    return found
+
+
+class _Bill:
+    """What calls may cost; the models that have no price are kept."""
+
+    def __init__(self, store: Store, prices: Prices | None, read: float) -> None:
+        self._store = store
+        self._prices = prices
+        self._read = read
+        self.unpriced: set[str] = set()
+
+    def of(self, slot: Slot) -> float:
+        """Return the dollars of one call: the conversation read, an answer written."""
+        single = slot.single
+        name = name_of(single.agent)
+        price = price_of(self._prices, name)
+        if price is None:
+            self.unpriced.add(name)
+            return 0.0
+        written = self._store.usual(single.by)
+        most = single.step.max_tokens or written
+        # Behind the first step the responses are read, too.
+        read = self._read + (0 if slot.shared else slot.index * 4 * written)
+        tokens = {"input_tokens": read, "output_tokens": min(most, written)}
+        return cost_of(tokens, price)
+
+
+def equal_budget_of(mixture: Candidate) -> tuple[int, list[Step]]:
+    """Return how often the best model is sampled, and what puts the samples together.
+
+    The whole makes as many calls as the mixture.
+    """
+    steps = list(mixture.steps)
+    asking = {slot.index for slot in mixture.slots}
+    last = max(asking)
+    needs_responses = not steps[last].bounds(0)[0]
+    cut = last if needs_responses else last + 1
+    ending = sum(slot.index >= cut for slot in mixture.slots)
+    return max(1, len(mixture.slots) - ending), steps[cut:]
+
+
+def _slots_of(mixture: Candidate, tail: Sequence[Step]) -> list[Slot]:
+    first = len(mixture.steps) - len(tail)
+    return [slot for slot in mixture.slots if slot.index >= first]

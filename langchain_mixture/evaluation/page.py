@@ -1,0 +1,88 @@
+"""A comparison as a page: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from langchain_mixture.evaluation.comparison import Comparison
+from langchain_mixture.evaluation.needs import needed
+from langchain_mixture.evaluation.table import after, before, cells, columns
+
+SHOWN: Final = 50
+"""Questions of each list that are written out, at most."""
+
+
+def page(found: Comparison, *, whole: bool = True) -> str:
+    """Return the page, or without `whole` what a notebook puts into its own."""
+    lists = [
+        (f"{title} by {mixture}", questions)
+        for mixture in found.verdicts
+        for title, questions in (
+            ("Rescued", found.rescued(mixture)),
+            ("Broken", found.broken(mixture)),
+        )
+    ]
+    return str(
+        _template().render(
+            found=found,
+            whole=whole,
+            before=before(found),
+            after=after(found),
+            columns=[name for name, _ in columns(found)],
+            rows=[(row, cells(found, row)) for row in found.rows],
+            points=_points(found),
+            lists=[*lists, ("Missed by all", found.missed)],
+            shown=SHOWN,
+        )
+    )
+
+
+@cache
+def _template() -> Any:
+    source = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
+    environment = needed("jinja2").Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source)
+
+
+_LEFT, _TOP, _WIDTH, _HEIGHT = 50.0, 10.0, 560.0, 240.0
+
+
+def _points(found: Comparison) -> dict[str, Any]:
+    """Place the candidates in a picture, score against cost (or tokens)."""
+    rows = found.rows
+    if not rows:
+        return {}
+    priced = all(row["cost"] is not None for row in rows)
+    costs = [row["cost"] * 1000 if priced else row["tokens"] for row in rows]
+    scores = [row["score"] for row in rows]
+    most = max(costs) or 1.0
+    low, high = min(scores), max(scores)
+    room = (high - low) * 0.15 or 0.05
+    low, high = low - room, high + room
+    places = [
+        {
+            "x": round(_LEFT + _WIDTH * cost / most, 1),
+            "y": round(_TOP + _HEIGHT * (high - score) / (high - low), 1),
+            "row": row,
+            "turned": cost / most > 0.6,  # else the name would leave the picture
+        }
+        for row, cost, score in zip(rows, costs, scores, strict=True)
+    ]
+    marks = [low + (high - low) * part / 4 for part in range(5)]
+    shares = all(0 <= score <= 1 for score in scores)
+    return {
+        "places": places,
+        "across": "dollars per 1,000 answers" if priced else "tokens per answer",
+        "most": f"{most:,.2f}" if priced else f"{most:,.0f}",
+        "marks": [
+            (
+                round(_TOP + _HEIGHT * (high - mark) / (high - low), 1),
+                f"{mark:.1%}" if shares else f"{mark:.2f}",
+            )
+            for mark in marks
+        ],
+    }
