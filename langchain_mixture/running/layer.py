@@ -27,6 +27,7 @@ from langchain_mixture.records import (
     row,
 )
 from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.handoffs import refused_handoffs
 from langchain_mixture.running.limits import Budget
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, MixtureState
@@ -79,7 +80,8 @@ class Layer:
         """Turn an error of the step's own code into one that names the step."""
         started = time.time()
         try:
-            yield
+            with refused_handoffs():
+                yield
         except GraphBubbleUp:  # LangGraph's control flow, such as an interrupt
             raise
         except Exception as error:
