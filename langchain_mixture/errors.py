@@ -67,12 +67,11 @@ class StepFailedError(MixtureError, RuntimeError):
     ) -> None:
         super().__init__(message)
         self._message = message
-        if errors:  # of a provider's kind, it has what that has: response, body, …
-            own = vars(self)
-            told = vars(errors[0]).items()
-            own.update(
-                {k: v for k, v in told if not k.startswith("_") and k not in own}
-            )
+        # Of a provider's kind, it has the plain facts that such an error has: a code, a
+        # body. The whole response stays with the cause: it may quote a key.
+        facts = vars(errors[0]) if errors else {}
+        plain = str | int | float | dict | list | None  # type: ignore[type-arg]  # a check
+        vars(self).update({k: v for k, v in facts.items() if isinstance(v, plain)})
         self.responses = list(responses)
         self.history = list(history)
         self.errors = list(errors)

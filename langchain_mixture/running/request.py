@@ -98,8 +98,7 @@ def binds_tools(leaf: Runnable[Any, Any]) -> bool:
     """Whether a model, or a chain, has a way to bind tools.
 
     Example:
-        >>> from langchain_core.language_models import BaseChatModel
-    from langchain_core.runnables import RunnableLambda
+        >>> from langchain_core.runnables import RunnableLambda
         >>> binds_tools(RunnableLambda(str))
         False
     """
