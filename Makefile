@@ -11,7 +11,7 @@ export PIP_ROOT_USER_ACTION := ignore
 # Keep compiled tests, wherever this is switched off: else each worker compiles its own.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test coverage test-hosts test-lowest test-newest lint dist constraints soak clean
+.PHONY: demo test coverage test-hosts test-lowest test-newest lint dist constraints bench-agents soak clean
 
 # QUESTION and MODEL reach it as environment variables: no shell reads them.
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
@@ -48,6 +48,9 @@ dist: $(UV)  ## build the wheel; with each extra it imports and answers in an em
 
 constraints: $(UV)  ## write the newest versions of everything into constraints.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in a minute
+	$(BIN)/python benchmarks/agents.py
 
 soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
 	$(BIN)/python benchmarks/soak.py
