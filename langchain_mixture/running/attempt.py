@@ -18,6 +18,7 @@ from langchain_mixture.callbacks import callbacks_of
 from langchain_mixture.compat import is_message_stream
 from langchain_mixture.records import Call
 from langchain_mixture.running.run import Run
+from langchain_mixture.secrets import in_texts
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Attempt:
         self, config: RunnableConfig
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
         """Return the Runnable to invoke, and the messages to invoke it with."""
-        runnable, messages = self.agent.runnable, self.call["messages"]
+        runnable, messages = self.agent.runnable, [*self.call["messages"]]
         if self.run.request.binds:
             tooled = self._with_tools(config)
             if tooled is None:
@@ -71,6 +72,8 @@ class Attempt:
             messages = [*messages[:-1], marked]
         if self.agent.is_graph:
             runnable = over_messages(runnable, config)
+        if not self.agent.is_model:  # a user's function may change them in place
+            messages = [_copied(message) for message in messages]
         return runnable, messages
 
     def _with_tools(self, config: RunnableConfig) -> Runnable[Any, Any] | None:
@@ -125,6 +128,16 @@ class Attempt:
                 *([] if self.visible else [TAG_NOSTREAM]),
             ],
         }
+
+
+def _copied(message: BaseMessage) -> BaseMessage:
+    """Copy a message and the lists and dicts in it, but no text: 5 to 20 µs."""
+    fields = {
+        name: in_texts(value, str)
+        for name, value in vars(message).items()
+        if isinstance(value, list | dict)
+    }
+    return message.model_copy(update=fields)
 
 
 def tools_as_text(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
