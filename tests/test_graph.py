@@ -52,6 +52,7 @@ from langchain_mixture import (
 )
 from langchain_mixture.records import row as history_row
 from tests.models import Scripted, Streaming, ask, called, models
+from tests.test_steps import reply
 
 
 def thread(name: str = "1") -> Any:
@@ -218,7 +219,8 @@ def test_the_history_has_the_rows_of_mixture_llm() -> None:
 
 def test_the_time_of_a_step_begins_with_its_first_call() -> None:
     """The branches ran before the node that writes the row."""
-    first: Any = {"started": 100.0, "outcome": "not asked"}
+    first = reply(0)
+    first["started"] = 100.0
     now = time.time()
     written = history_row(Propose(["a"]), "1_propose", [], [first], now)
     assert written["step_time"] >= now - 100
