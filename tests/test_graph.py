@@ -212,7 +212,8 @@ def test_the_history_has_the_rows_of_mixture_llm() -> None:
     for row in rows:
         assert 0 <= row["step_time"] < 60
         for call in row["llm_calls"]:
-            assert {*call} - {"shown"} == {"model", "time", "in_tokens", "out_tokens"}
+            theirs = {"model", "time", "in_tokens", "out_tokens"}
+            assert {*call} - {"shown"} == theirs | {"agent", "response"}
             assert 0 <= call["time"] <= row["step_time"] + 0.05
     assert rows[2]["llm_calls"][0]["shown"] == ["1_propose/0"]
 
