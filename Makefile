@@ -17,8 +17,8 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
 	@$(BIN)/python examples/demo.py
 
-test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests, coverage, with the versions in constraints.txt
-	$(BIN)/python $(PYTEST) --cov --cov-report term-missing
+test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests, with the versions in constraints.txt; COVER=--cov holds coverage, too
+	$(BIN)/python $(PYTEST) $(COVER)
 
 # What pyproject.toml allows at the least, and at the most: nothing here is pinned.
 test-lowest: RESOLUTION := lowest-direct
