@@ -17,21 +17,18 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
 	@$(BIN)/python examples/demo.py
 
-test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests, with the versions in constraints.txt
-	$(BIN)/python $(PYTEST) $(TESTS)
-
-coverage: TESTS := --cov --cov-report term-missing
-coverage: test  ## the same, and how much of the package the tests run: 99 % at least
+test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests, with the versions in constraints.txt; COVER=--cov holds coverage, too
+	$(BIN)/python $(PYTEST) $(COVER)
 
 # What pyproject.toml allows at the least, and at the most: nothing here is pinned.
 test-lowest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest
 test-lowest test-newest: test-%: $(UV)  ## tests with the lowest, the newest versions allowed
-	$(UV) pip compile --quiet --upgrade --python $(PYTHON) --all-extras --resolution $(RESOLUTION) --output-file .venv-$*.txt pyproject.toml
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv-$*
-	$(UV) pip install --quiet --python .venv-$* --constraints .venv-$*.txt --editable . --requirements pyproject.toml --all-extras --group dev
+	$(UV) pip compile --quiet --python .venv-$* --all-extras --resolution $(RESOLUTION) --output-file .venv-$*/versions.txt pyproject.toml
+	$(UV) pip install --quiet --python .venv-$* --constraints .venv-$*/versions.txt --editable . --requirements pyproject.toml --all-extras --group dev
 	$(UV) pip list --python .venv-$* | grep -E "^(lang|openai|pydantic |tenacity|typing)"
-	.venv-$*/bin/python $(PYTEST) $(TESTS)
+	.venv-$*/bin/python $(PYTEST)
 
 test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures for models
 	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)

@@ -42,7 +42,9 @@ def answers(steps: int, advice: int) -> Callable[[dict[str, Any]], Answer]:
             words = f"Advice of {request['model']} on what to do next. "
             return Answer((words * 100)[:advice])
         messages = request["messages"]
-        asked = (i for i, m in enumerate(messages) if m["content"][:8] == "Question")
+        asked = (
+            i for i, m in enumerate(messages) if str(m["content"])[:8] == "Question"
+        )
         turn = max(asked)
         done = sum(m["role"] == "tool" for m in messages[turn:])
         if done < steps:
