@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from langchain_core.language_models import (
@@ -22,6 +22,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
+from langchain_mixture.advice import advised, carrying, fingerprint
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
 from langchain_mixture.agents.wrappers import with_model
 from langchain_mixture.errors import (
@@ -40,6 +41,7 @@ from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request
 from langchain_mixture.running.run import Run
+from langchain_mixture.running.state import NOTHING, AdvisedInput
 from langchain_mixture.steps.base import Step, Timeout
 from langchain_mixture.steps.checks import check_value
 
@@ -60,6 +62,10 @@ class _Built:
     key: tuple[Any, ...] = ()
     layers: list[Layer] = field(default_factory=list)
     graph: MixtureGraph | None = None
+    advised: MixtureGraph | None = None
+    """The graph from the answering step on, for advice that is taken over."""
+    by: str = ""
+    """Tells the pipeline's advice from that of others; empty where it has none."""
 
     def is_of(self, key: tuple[Any, ...]) -> bool:
         # Identity and not equality: steps and clients may be objects of any kind, and
@@ -134,6 +140,11 @@ class ChatMixture(GraphChatModel):
     """Limit of the answer, in tokens; None = the answering step's own."""
     stop: list[str] | None = None
     """Strings at which the answering step's calls stop writing."""
+    consult: Any = "turn"
+    """When the advisers, the steps before the answering one, are asked: "turn" = once
+    when the user has spoken, and not again while tools are called; n = anew after n
+    answers (1 = at every call); a function of the messages = when it returns True.
+    Otherwise the answering model goes on with the advice that was given."""
     report_usage: bool = False
     """Whether the message carries the total of all calls. A callback that adds up
     usage would then count every token twice."""
@@ -178,7 +189,7 @@ class ChatMixture(GraphChatModel):
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
         agents, left = bounds_of(steps, options)[-1]
         limits = {key: value for key, value in vars(options).items() if key in known}
-        for key in kwargs.keys() & {"temperature", "max_tokens"}:
+        for key in kwargs.keys() & {"temperature", "max_tokens", "consult"}:
             check_value(kwargs[key], key, "ChatMixture")
         try:
             super().__init__(**{"steps": steps, "client": client, **limits, **kwargs})
@@ -227,14 +238,15 @@ class ChatMixture(GraphChatModel):
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
             layers = layers_of(self.steps, self.client, options)
-            # A chat model has no thread: its graph must not take over the checkpointer
-            # of a graph that calls it.
-            graph = build(
+            name = self.name or "mixture"
+            first = next((k for k, x in enumerate(layers) if x.answering), 0)
+            self._built = _Built(
+                key,
                 layers,
-                checkpointer=False,
-                name=self.name or "mixture",
+                build(layers, name=name),
+                build(layers[first:], input_schema=AdvisedInput, name=name),
+                fingerprint(name, layers) if first else "",
             )
-            self._built = _Built(key, layers, graph)
         return self._built
 
     def _answering(self) -> list[ResolvedAgent]:
@@ -251,8 +263,18 @@ class ChatMixture(GraphChatModel):
         stop: list[str] | None,
         kwargs: dict[str, Any],
     ) -> tuple[Any, dict[str, Any], Request]:
-        inputs = {"messages": distinct(messages)}
-        return self._compiled().graph, inputs, self._request(stop, kwargs)
+        built = self._compiled()
+        request = self._request(stop, kwargs)
+        inputs: dict[str, Any] = {"messages": distinct(messages)}
+        if not built.by:
+            return built.graph, inputs, request
+        about = advised(messages, self.consult, built.by)
+        request = replace(request, advised=about)
+        if about.asks:
+            return built.graph, inputs, request
+        responses = [] if about.now is None else list(about.now.responses)
+        inputs["mixture"] = {**NOTHING, "responses": responses}
+        return built.advised, inputs, request
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -289,6 +311,11 @@ class ChatMixture(GraphChatModel):
             )
         answer: AIMessage = state["messages"][-1]
         run.answer_usage = answer.usage_metadata
+        about = run.request.advised
+        # Carried once: in each answer of a turn it would multiply what a thread keeps.
+        rests = about is not None and about.asks
+        if rests and (answer.tool_calls or self.consult != "turn"):
+            answer = carrying(answer, run.advice, self._compiled().by)
         # No id: core gives the message that of the model's run, as for any chat model.
         metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]

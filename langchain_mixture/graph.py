@@ -116,7 +116,9 @@ def create_mixture(
         stream_proposals=stream_proposals,
     )
     layers = layers_of(steps, client, options, name)
-    given = {} if transformers is None else {"transformers": transformers}
+    given: dict[str, Any] = (
+        {} if transformers is None else {"transformers": transformers}
+    )
     return build(
         layers,
         context_schema=context_schema,
@@ -135,6 +137,7 @@ def build(
     layers: Sequence[Layer],
     *,
     context_schema: type[Any] | None = None,
+    input_schema: type[Any] = MixtureInput,
     **compiled: Any,
 ) -> MixtureGraph:
     """Wire layers into a graph.
@@ -142,12 +145,13 @@ def build(
     Args:
         layers: The steps in their places.
         context_schema: See `create_mixture`.
+        input_schema: What goes in.
         **compiled: Passed to `StateGraph.compile`.
     """
     builder = StateGraph(
         MixtureState,
         context_schema=context_schema,
-        input_schema=MixtureInput,
+        input_schema=input_schema,
         output_schema=MixtureOutput,
     )
     previous = START

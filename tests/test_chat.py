@@ -117,6 +117,21 @@ def test_settings_of_the_call_mean_the_answering_call() -> None:
         chain.invoke("Why?")
 
 
+def test_settings_of_the_call_come_before_all_others() -> None:
+    """The call's replace the mixture's own, and these replace the step's."""
+    last = Scripted(model="last")
+    steps = [Propose([Scripted(model="a")]), Aggregate(last, temp=0.1, max_tokens=10)]
+    ChatMixture(steps).invoke("Why?")
+    model = ChatMixture(steps, temperature=0.5, max_tokens=20)
+    model.invoke("Why?")
+    model.invoke("Why?", temperature=0.9)
+    assert last.arguments == [
+        {"temperature": 0.1, "max_tokens": 10},
+        {"temperature": 0.5, "max_tokens": 20},
+        {"temperature": 0.9, "max_tokens": 20},
+    ]
+
+
 def test_settings_that_a_plain_function_cannot_take_are_an_error() -> None:
     """A function as client knows of a temperature and a limit, and nothing is lost."""
 

@@ -244,8 +244,7 @@ def _init_chat_model(name: str) -> Runnable[Any, Any]:
     except ImportError as error:
         raise InvalidMixtureError(
             f"the name {name!r} needs a client, or the package langchain for its "
-            "init_chat_model: "
-            'pip install "langchain-mixture[langchain]"'
+            "init_chat_model: pip install langchain"
         ) from error
     model: Runnable[Any, Any] = init_chat_model(name)
     return model

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage
 
+from langchain_mixture.advice import inner
 from langchain_mixture.errors import (
     NoResponsesError,
     StepFailedError,
@@ -223,6 +224,7 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,
         )
-    about = {key: result[key] for key in ("status", "reasons", "usage")}
+    about: dict[str, Any] = {k: result[k] for k in ("status", "reasons", "usage")}
+    about |= inner(message)  # a mixture that answered looks for its own advice there
     metadata = {**message.response_metadata, "mixture": about}
     return message.model_copy(update={"response_metadata": metadata})
