@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableParallel
 from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
@@ -97,6 +98,16 @@ def made_into(
     """
     made = {key: value for key, value in vars(graph).items() if key != "__orig_class__"}
     return kind(**made, **more)
+
+
+def saver_of(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
+    """Return the checkpointer of the LangGraph run that one is a node of, or None.
+
+    Its serializer tells whether a checkpoint can carry a reply. An error of its own
+    comes up too late, out of the whole run. None where it is not found.
+    """
+    saver = (config.get("configurable") or {}).get("__pregel_checkpointer")
+    return saver if isinstance(saver, BaseCheckpointSaver) else None
 
 
 def outer_runner(config: RunnableConfig | None) -> object | None:

@@ -8,6 +8,8 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, Send
 
@@ -19,6 +21,7 @@ from langchain_mixture import (
     Propose,
     Rank,
     Refine,
+    Result,
     Shuffle,
     StepFailedError,
     Synthesize,
@@ -610,3 +613,104 @@ async def test_beside_the_total_there_are_no_tokens_of_the_last_model(
     assert message.usage_metadata["total_tokens"] == 30
     assert message.response_metadata["finish_reason"] == "stop"
     assert not own.keys() & message.response_metadata.keys()
+
+
+# -- What no checkpoint can carry ----------------------------------------------------
+
+CONFIG: Any = {"configurable": {"thread_id": "1"}}
+
+
+class Around(MessagesState):
+    """The state of a graph around a mixture."""
+
+    mixture: Result
+
+
+def nested(depth: int) -> Any:
+    """Nest a dict."""
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def calling(args: Any, name: str = "odd") -> Scripted:
+    """Make a model that calls a tool."""
+    call = {"name": "search", "args": args, "id": "1"}
+    return Scripted(model=name, script=AIMessage("So.", tool_calls=[call]))
+
+
+TALKING = {
+    "metadata": AIMessage("So.", response_metadata={"seed": 2**64}),
+    "kwargs": AIMessage("So.", additional_kwargs={"raw": object()}),
+    "blocks": AIMessage([{"type": "text", "text": "So.", "n": -(2**63) - 1}]),
+}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        calling({"n": 2**64}),
+        calling({"list": [{"n": -(2**63) - 1}]}),
+        calling({"thing": object()}),
+        calling(nested(400)),
+        *[Scripted(model="odd", script=message) for message in TALKING.values()],
+    ],
+    ids=["a large integer", "inside a list", "an object", "deep", *TALKING],
+)
+@pytest.mark.parametrize("around", [False, True])
+@pytest.mark.parametrize("how", WAYS)
+async def test_what_no_checkpoint_can_carry_costs_that_response_alone(
+    how: str, around: bool, odd: Any
+) -> None:
+    """The run goes on, and its thread, in a graph around it, too."""
+    steps = [Propose([odd, A]), Take(1)]
+    graph: Any = create_mixture(steps, checkpointer=None if around else InMemorySaver())
+    if around:
+        builder = StateGraph(Around)
+        builder.add_node("mixture", graph)
+        builder.add_edge(START, "mixture")
+        graph = builder.compile(checkpointer=InMemorySaver())
+    state = await called(graph, how, ask(), CONFIG)
+    assert state["messages"][-1].text == "a answers"
+    (reason,) = state["mixture"]["reasons"]
+    assert "1_propose: odd failed: no checkpoint can carry it: " in reason
+    assert state["mixture"]["usage"]["total_tokens"] == 30
+    await called(graph, how, ask("And?"), CONFIG)
+    texts = [m.text for m in graph.get_state(CONFIG).values["messages"]]
+    assert texts == ["What is an ion?", "a answers", "And?", "a answers"]
+
+
+@pytest.mark.parametrize("depth", range(200, 300, 7))
+def test_what_passes_the_check_is_carried(depth: int) -> None:
+    """At no depth does a call pass that the checkpointer refuses afterwards."""
+    odd = calling(nested(depth))
+    for last in (Aggregate(A), Aggregate(odd, fallbacks=[A])):
+        graph = create_mixture([Propose([odd, A]), last], checkpointer=InMemorySaver())
+        graph.invoke(ask(), CONFIG)
+        assert len(list(graph.get_state_history(CONFIG))) > 3
+
+
+@pytest.mark.parametrize("args", [{"n": 2**64}, nested(300)], ids=["large", "deep"])
+def test_without_a_checkpointer_it_is_an_answer(args: Any) -> None:
+    """A tool call of such a number is as good as any."""
+    state = create_mixture([Propose([calling(args)])]).invoke(ask())
+    assert state["messages"][-1].tool_calls[0]["args"] == args
+    message = ChatMixture([Propose([calling(args)])]).invoke("Why?")
+    assert message.tool_calls[0]["args"] == args
+
+
+class PickleSaver(InMemorySaver):
+    """Carries more."""
+
+    def __init__(self) -> None:
+        super().__init__(serde=JsonPlusSerializer(pickle_fallback=True))
+
+
+def test_what_the_users_own_checkpointer_can_carry_is_carried() -> None:
+    """It is its serializer that is asked."""
+    graph = create_mixture(
+        [Propose([calling({"n": 2**64})])], checkpointer=PickleSaver()
+    )
+    state = graph.invoke(ask(), CONFIG)
+    assert state["mixture"]["status"] == "complete"

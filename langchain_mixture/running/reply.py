@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import (
@@ -22,6 +22,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
+from langchain_mixture.compat import saver_of
 from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
@@ -48,6 +49,7 @@ class Recorder:
     ) -> None:
         self.reply: Reply
         self._attempt = attempt
+        self._saver = saver_of(config)
         self._wait = wait
         self._started = time.time()
         self._clock = time.perf_counter()
@@ -67,12 +69,37 @@ class Recorder:
         message = _message(output, self._attempt.agent)
         if isinstance(output, str) and self._heard is not None:
             message.response_metadata = self._heard.metadata_of(output)
-        problem = _problem(message, self._attempt)
+        reason = self._not_carried(message)
+        if reason is not None:
+            # Only the text and the tokens of such a message can be written down.
+            message = AIMessage(message.text, usage_metadata=message.usage_metadata)
+        problem = reason or _problem(message, self._attempt)
         self._wait.has_answer = problem is None
         if problem is not None:  # it may quote the model's text
             problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
-        self.reply = self._reply(outcome, message, problem)
+        self.reply = self._reply(outcome, message, problem, is_whole=reason is None)
+
+    def _not_carried(self, message: AIMessage) -> str | None:
+        """Return why no checkpoint can carry a message; None if one can.
+
+        Integers beyond 64 bits and 250 levels of nesting are among what it cannot
+        (langgraph-checkpoint 4.3.2). They come in what is no text, such as the
+        arguments of a tool call. `test_complete.py` holds it.
+        """
+        parts: list[Any] = [message.tool_calls]
+        if self._attempt.may_answer:  # then the message itself is kept
+            parts = [getattr(message, part) for part in _PARTS]
+        kept: Any = [part for part in parts if part and not isinstance(part, str)]
+        if self._saver is None or not kept:
+            return None
+        for _ in range(_DEPTH):
+            kept = [kept]
+        try:
+            self._saver.serde.dumps_typed(kept)
+        except Exception as error:  # noqa: BLE001  # each serializer has its own
+            return f"no checkpoint can carry it: {describe(error)}"
+        return None
 
     def failed(self, error: Exception) -> None:
         """Record an error: a failed call, or one that was given up."""
@@ -92,7 +119,12 @@ class Recorder:
         return self._reply("not asked", None, why)
 
     def _reply(
-        self, outcome: Outcome, message: AIMessage | None, error: str | None
+        self,
+        outcome: Outcome,
+        message: AIMessage | None,
+        error: str | None,
+        *,
+        is_whole: bool = True,
     ) -> Reply:
         attempt = self._attempt
         tokens = self._tokens(message)
@@ -103,7 +135,7 @@ class Recorder:
             tokens = {"estimated_tokens": estimated(talk)}
         # Where the step has nothing better, these are the answer, as of a plain model.
         keeps = error is None
-        if message is not None and not keeps:
+        if message is not None and is_whole and not keeps:
             keeps = refusal(message) is not None or _is_answer(message, attempt)
         # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
@@ -361,6 +393,10 @@ _PARTS = (
     "response_metadata",
 )
 """The fields of a message that hold text from its model."""
+
+
+_DEPTH: Final = 10
+"""How deep the state of a graph, and of one around it, may hold a reply at most."""
 
 
 def _problem(message: AIMessage, attempt: Attempt) -> str | None:
