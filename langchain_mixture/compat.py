@@ -110,6 +110,25 @@ def saver_of(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
     return saver if isinstance(saver, BaseCheckpointSaver) else None
 
 
+def takes_up(config: RunnableConfig, goes_on: bool) -> bool:
+    """Whether a run takes over the answers that its thread saved in the step begun.
+
+    Time travel does not: it makes all calls of that step again. A graph inside another
+    one is told by that one, under private names, whether it goes on. Without this, a
+    resumed step waits for a quorum that is met. `test_resume.py` holds it.
+
+    Args:
+        config: What the graph was called with, and what is around it.
+        goes_on: Whether its input says so; in a graph by itself that decides.
+    """
+    known = config.get("configurable") or {}
+    if known.get("checkpoint_id") or known.get("__pregel_replay_state"):
+        return False
+    if saver_of(config) is not None:
+        return bool(known.get("__pregel_resuming"))
+    return goes_on
+
+
 def outer_runner(config: RunnableConfig | None) -> object | None:
     """Return what drives the LangGraph run that one is a node of, or None.
 
