@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
@@ -62,6 +63,7 @@ class Attempt:
                 messages = tools_as_text(messages)
             else:
                 runnable = tooled
+        messages = in_common_blocks(messages, self.agent.provider)
         if self.agent.sample > 1 and messages:
             # The prompt cache would give all samples one answer (langchain-core
             # 1.8.3). The mark makes the cache's keys differ, and providers never see
@@ -138,6 +140,52 @@ def _copied(message: BaseMessage) -> BaseMessage:
         if isinstance(value, list | dict)
     }
     return message.model_copy(update=fields)
+
+
+def in_common_blocks(
+    messages: Sequence[BaseMessage], provider: str | None
+) -> list[BaseMessage]:
+    """Return messages without the native blocks of another provider's answers.
+
+    Some providers' packages raise on them, from the second turn on. What is left is
+    text, pictures, sound and files; tool calls stand beside the content.
+
+    Example:
+        >>> blocks = [{"type": "thinking", "thinking": "Hm."}, "So."]
+        >>> by = {"model_provider": "anthropic"}
+        >>> said = AIMessage(blocks, response_metadata=by)
+        >>> in_common_blocks([said], "ollama")[0].content
+        'So.'
+    """
+    return [
+        _common(message)
+        if isinstance(message, AIMessage) and _is_foreign(message, provider)
+        else message
+        for message in messages
+    ]
+
+
+def _is_foreign(message: AIMessage, provider: str | None) -> bool:
+    if isinstance(message.content, str):
+        return False
+    written = message.response_metadata.get("model_provider")
+    if not isinstance(written, str) or provider is None:
+        return False
+    # One provider has several names: bedrock_converse is amazon_bedrock's.
+    one, other = ({*re.split(r"[-_]", name)} for name in (written, provider))
+    return not one & other and {written, provider} != {"azure", "openai"}
+
+
+def _common(message: AIMessage) -> AIMessage:
+    blocks = [b for b in message.content_blocks if b["type"] in _COMMON]
+    if all(block["type"] == "text" for block in blocks):
+        return message.model_copy(update={"content": message.text})
+    metadata = {**message.response_metadata, "output_version": "v1"}
+    return message.model_copy(update={"content": blocks, "response_metadata": metadata})
+
+
+_COMMON: Final = ("text", "image", "audio", "video", "file", "text-plain")
+"""The kinds of blocks that LangChain's packages of providers have in common."""
 
 
 def tools_as_text(messages: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -101,7 +101,7 @@ class Layer:
             StepFailedError: The step makes too many calls, or raises, or the
                 conversation is empty.
         """
-        if not state.get("messages"):
+        if not state.get("messages") and not run.is_models:
             raise StepFailedError(
                 f"{self.name}: the conversation is empty; messages must hold one or "
                 "more"
