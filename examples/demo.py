@@ -78,7 +78,7 @@ def fuse(question: str, model: Agent, name: str) -> None:
         for node, change in update.items():
             for reply in change.get("replies", []):
                 text = reply["text"] or reply["error"]
-                cut = " · cut off at its token limit" if reply["truncated"] else ""
+                cut = f" · cut off {reply['cut_off']}" if reply["cut_off"] else ""
                 print(f"── {node} · {reply['time']:.1f} s{cut}\n{text}\n", flush=True)
             for message in change.get("messages", []):
                 mixture = change["mixture"]

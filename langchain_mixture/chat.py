@@ -323,7 +323,11 @@ class ChatMixture(GraphChatModel):
         metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]
         keys = ("input_tokens", "output_tokens", "total_tokens")
-        total = {key: usage[key] for key in keys} if self.report_usage else None
+        total = None
+        if self.report_usage:
+            total = {key: usage[key] for key in keys}
+            for own in _OWN_TOKENS & metadata.keys():
+                del metadata[own]
         return answer.model_copy(
             update={
                 "id": None if made else answer.id,
@@ -538,6 +542,12 @@ class ChatMixture(GraphChatModel):
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what this mixture can do, as far as its models are known."""
         return profile_of(self.steps, self.client)
+
+
+_OWN_TOKENS: Final = frozenset(
+    {"token_usage", "usage", "token_count", "eval_count", "prompt_eval_count"}
+)
+"""Where providers have the tokens of one call: OpenAI, Anthropic, Cohere, Ollama."""
 
 
 _TOOLS: Final = ("tools", "tool_choice", "tool_binding")

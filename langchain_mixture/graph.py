@@ -166,7 +166,8 @@ def build(
         previous = layer.name
     builder.add_edge(previous, END)
     widest = max(len(layer.agents) for layer in layers)
-    return MixtureGraph.of(builder.compile(**compiled), widest)
+    has_quorum = any(layer.step.quorum is not None for layer in layers)
+    return MixtureGraph.of(builder.compile(**compiled), widest, has_quorum)
 
 
 async def run(

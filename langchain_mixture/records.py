@@ -94,8 +94,8 @@ class Reply(Response):
     out_tokens: int
     estimated_tokens: int
     """An estimate of the tokens read and written; 0 if the model reports its own."""
-    truncated: bool
-    """Whether the answer was cut off at the token limit."""
+    cut_off: str | None
+    """What cut the response off, such as `at its token limit`; None if it is whole."""
     message: AIMessage | None
     """The model's own message, where it may become the answer; beside an error only
     where nothing better is left, such as a refusal."""
@@ -122,8 +122,9 @@ class LLMCall(TypedDict):
     error: NotRequired[str]
     estimated_tokens: NotRequired[int]
     """An estimate of the tokens read and written; present if none were reported."""
-    truncated: NotRequired[bool]
-    """Present and true if the answer was cut off at the token limit."""
+    cut_off: NotRequired[str]
+    """What cut the response off: `at its token limit`, `by a content filter` or `by its
+    provider`; absent if it is whole."""
     shown: NotRequired[list[str]]
     """The ids of the responses that the model was shown, in this order."""
 
@@ -169,10 +170,11 @@ class Result(TypedDict):
     """The outcome of a turn, apart from its answer."""
 
     status: Literal["complete", "degraded"]
-    """`complete` only if in each step every call answered or the quorum was met."""
+    """`complete` only if in each step every call answered or the quorum was met, and
+    the answer is whole."""
     reasons: list[str]
     """What went wrong, one sentence each. A quorum that was met without all answers
-    is noted here too. Empty if every call answered."""
+    and a proposal that was cut off are noted here too. Empty if nothing did."""
     responses: list[Response]
     """The responses that the last step kept; the first one is the answer."""
     history: list[HistoryRow]
@@ -282,8 +284,8 @@ def _call(reply: Reply, response: str | None) -> LLMCall:
         call["error"] = reply["error"]
     if reply["estimated_tokens"]:
         call["estimated_tokens"] = reply["estimated_tokens"]
-    if reply["truncated"]:
-        call["truncated"] = True
+    if reply["cut_off"]:
+        call["cut_off"] = reply["cut_off"]
     if reply["parents"]:
         call["shown"] = reply["parents"]
     return call

@@ -23,7 +23,8 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import interrupt
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command, interrupt
 
 from langchain_mixture import (
     Aggregate,
@@ -32,10 +33,12 @@ from langchain_mixture import (
     Refine,
     Reply,
     Response,
+    Result,
     StepFailedError,
+    Take,
     create_mixture,
 )
-from tests.models import Scripted, ask, models
+from tests.models import Scripted, ask, called, models
 from tests.openai_stub import Answer, Stub, serve
 
 ROOT = Path(__file__).parent.parent
@@ -399,3 +402,116 @@ def test_what_is_in_the_state_survives_the_serializer_in_silence(
     assert len(states) > 5
     assert len(recwarn) == 0
     assert [r.name for r in caplog.records] == ["langchain_mixture"]
+
+
+# -- A quorum, and answers that were saved -------------------------------------------
+
+
+class Panel:
+    """Three agents of a quorum of two; the run of their first calls is interrupted.
+
+    The last of them interrupts first, so that the others' answers are saved with it.
+    """
+
+    def __init__(self, answering: str) -> None:
+        self.asked: list[str] = []
+        self.answering = answering
+        """The agents that answer in the first run; the others interrupt it."""
+        self.is_resumed = False
+        self._interrupted = threading.Event()
+        self._hanging = threading.Event()
+        self.release = threading.Event()
+
+    def agent(self, name: str) -> Any:
+        """Make an agent; after the resume the last one hangs until it is released."""
+
+        def answer(_: Any) -> str:
+            self.asked.append(name)
+            if self.is_resumed and name == "c":
+                self._hanging.set()
+                assert self.release.wait(60)
+            elif self.is_resumed:
+                assert self._hanging.wait(60)
+            elif name in self.answering:
+                assert self._interrupted.wait(60)
+            else:
+                self._interrupted.set()
+                interrupt("?")
+            return f"{name} answers"
+
+        async def aanswer(messages: Any) -> str:
+            return await asyncio.to_thread(answer, messages)
+
+        return RunnableLambda(answer, aanswer, name=name)
+
+    def graph(self, place: str, saver: Any) -> Any:
+        """Make a graph with a checkpointer, the mixture's own or one around it."""
+        agents = [self.agent(name) for name in "abc"]
+        steps = [Propose(agents, quorum=2), Take(2)]
+        if place == "alone":
+            return create_mixture(steps, checkpointer=saver)
+        inner: Any = create_mixture(
+            steps, checkpointer=True if place == "with its own history" else None
+        )
+        if place == "in a function":
+            graph = inner
+            inner = RunnableLambda(
+                lambda state: graph.invoke(state),
+                lambda state: graph.ainvoke(state),
+            )
+        builder = StateGraph(Outer)
+        builder.add_node("mixture", inner)
+        builder.add_edge(START, "mixture")
+        return builder.compile(checkpointer=saver)
+
+
+class Outer(MessagesState):
+    """The state of a graph around a mixture."""
+
+    mixture: Result
+
+
+PLACES = ["alone", "as a subgraph", "with its own history", "in a function"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize(
+    ("answering", "given", "again"),
+    [("ab", None, []), ("ab", Command(resume="yes"), []), ("a", None, ["b", "c"])],
+    ids=["it is met", "it is met before a resume", "it lacks one"],
+)
+async def test_answers_that_were_saved_count_for_the_quorum(
+    answering: str, again: list[str], given: Any, how: str, place: str
+) -> None:
+    """After a resume nobody is waited for who is not needed."""
+    panel = Panel(answering)
+    graph = panel.graph(place, InMemorySaver())
+    await called(graph, how, ask(), CONFIG)
+    panel.asked.clear()
+    panel.is_resumed = True
+    try:
+        async with asyncio.timeout(50):
+            state = await called(graph, how, given, CONFIG)
+    finally:
+        panel.release.set()
+    assert sorted(panel.asked) == again
+    mixture = state["mixture"]
+    assert mixture["history"][0]["outputs"] == ["a answers", "b answers"]
+    assert mixture["status"] == "complete"
+    rests = "1_propose: rests on 2 of 3 answers, as its quorum of 2 allows"
+    assert mixture["reasons"] == [rests]
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+async def test_time_travel_counts_no_answer_that_is_asked_for_again(how: str) -> None:
+    """A step that is replayed asks its agents, whatever its thread has saved."""
+    client = models("a", "b")
+    graph = create_mixture(
+        [Propose(["a", "b"], quorum=2)], client=client, checkpointer=InMemorySaver()
+    )
+    await called(graph, how, ask(), CONFIG)
+    past = [s for s in graph.get_state_history(CONFIG) if "1_propose/a" in s.next]
+    state = await called(graph, how, None, past[0].config)
+    assert state["mixture"]["reasons"] == []
+    assert [len(client[name].asked) for name in "ab"] == [2, 2]

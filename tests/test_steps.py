@@ -69,7 +69,7 @@ def reply(number: int, text: str = "", error: str | None = None) -> Reply:
         "message": None,
         "estimated_tokens": 0,
         "reasons": [],
-        "truncated": False,
+        "cut_off": None,
         "outcome": "failed" if error else "answered",
     }
 

@@ -71,8 +71,9 @@ def update(
     ]
     if not kept:
         raise _failed(layer, replies, incoming, history, reasons, run)
+    half = layer.last and _is_cut_off(kept[0], history)
     result = Result(
-        status="degraded" if failures else before["status"],
+        status="degraded" if failures or half else before["status"],
         reasons=[*before["reasons"], *reasons],
         responses=list(kept),
         history=history,
@@ -85,10 +86,10 @@ def update(
         result["analysis"] = analysis
     if layer.last:
         answer = _answer(kept[0], messages.get(kept[0]["id"]), result)
-        # An answer from the prompt cache has the id of the first one, which LangGraph
-        # would replace by it (langgraph 1.2.24). `test_caches_inside.py` holds it.
         if layer.answer_name is not None:
             answer.name = layer.answer_name
+        # An answer from the prompt cache has the id of the first one, which LangGraph
+        # would replace by it (langgraph 1.2.24). `test_caches_inside.py` holds it.
         if answer.id in {message.id for message in state["messages"]}:
             answer.id = None
         return {"messages": [answer], "mixture": result, "answers": {}}
@@ -96,7 +97,10 @@ def update(
 
 
 def _reasons(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
-    """Return the step's failures, and its notes: a quorum met without all answers."""
+    """Return the step's failures, and its notes, with which it may be complete.
+
+    These are a quorum that was met without all answers, and answers that were cut off.
+    """
     # After a resume, a call that failed first may have been answered: the last counts.
     last_of = {(reply["index"], reply["attempt"]): reply for reply in replies}
     failures = [r for r in last_of.values() if r["error"] is not None]
@@ -105,24 +109,42 @@ def _reasons(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[st
         for reply in last_of.values()
         for reason in reply["reasons"]
     ]
+    notes = [
+        f"{layer.name}: the answer of {_named(layer, reply)} was cut off "
+        f"{reply['cut_off']}"
+        for reply in last_of.values()
+        if reply["cut_off"]
+    ]
     answers = len({r["index"] for r in last_of.values() if r["error"] is None})
     quorum = layer.step.quorum
     if failures and quorum is not None and answers >= quorum:
         calls = len({reply["index"] for reply in replies})
         rests = f"rests on {answers} of {calls} answers"
-        note = f"{layer.name}: {rests}, as its quorum of {quorum} allows"
-        return degraded, [note]
+        notes.append(f"{layer.name}: {rests}, as its quorum of {quorum} allows")
+        return degraded, notes
     reasons = [f"{layer.name}: {_failure(layer, reply)}" for reply in failures]
     if failures and quorum is not None and answers:
         reasons.append(f"{layer.name}: quorum of {quorum} not met, {answers} answered")
-    return [*reasons, *degraded], []
+    return [*reasons, *degraded], notes
 
 
 def _failure(layer: Layer, reply: Reply) -> str:
+    return f"{_named(layer, reply)} {_VERBS[reply['outcome']]} {reply['error']}"
+
+
+def _named(layer: Layer, reply: Reply) -> str:
     agent = layer.agents[reply["index"]]
     repeats = reply["attempt"] == 0 and agent.sample > 1
-    name = f"{agent.name}#{agent.sample}" if repeats else reply["agent"]
-    return f"{name} {_VERBS[reply['outcome']]} {reply['error']}"
+    return f"{agent.name}#{agent.sample}" if repeats else reply["agent"]
+
+
+def _is_cut_off(response: Response, history: Sequence[HistoryRow]) -> bool:
+    """Whether a response ends early, of whichever step it is."""
+    return any(
+        call["response"] == response["id"] and "cut_off" in call
+        for row in history
+        for call in row["llm_calls"]
+    )
 
 
 def _passes_on(layer: Layer, replies: Sequence[Reply]) -> bool:

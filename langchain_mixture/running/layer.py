@@ -151,8 +151,8 @@ class Layer:
 
     def superstep(self, run: Run) -> Superstep:
         """Return what the branches of this step share in a run."""
-        step = self.step
-        ours = Superstep(Quorum(step.quorum, step.grace), self.ends(run))
+        quorum = Quorum(self.step.quorum, self.step.grace, run.saved[self.name])
+        ours = Superstep(quorum, self.ends(run))
         # `setdefault` is atomic: sync branches begin in several threads at once.
         shared: Superstep = run.supersteps.setdefault(self.name, ours)
         return shared
@@ -238,10 +238,8 @@ class Layer:
 
     def quorum_left(self, state: MixtureState) -> Quorum:
         """Return the quorum for the calls that a resumed step repeats."""
-        needed = self.step.quorum
         have = sum(reply["error"] is None for reply in state.get("replies", []))
-        left = None if needed is None else needed - have
-        return Quorum(left, self.step.grace)
+        return Quorum(self.step.quorum, self.step.grace, have)
 
     def missing(
         self, state: MixtureState, run: Run, ends: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -76,6 +77,8 @@ class Run:
     """When the run must end, on the monotonic clock; None = no limit, or not set."""
     supersteps: dict[str, Any] = field(default_factory=dict)
     """The shared state of each step's branches, by step name, until it gathers."""
+    saved: Counter[str] = field(default_factory=Counter)
+    """The answers of a step that an earlier run had saved, by step name."""
     errors: dict[tuple[str, int, int], Exception] = field(default_factory=dict)
     """What failed calls raised, by step, call and attempt, without keys. A checkpoint
     holds their words alone."""

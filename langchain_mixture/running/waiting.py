@@ -23,6 +23,8 @@ class Quorum:
     Args:
         needed: The number of answers; None = all calls are waited for.
         grace: Seconds that the other calls still have once the quorum is met.
+        have: The answers that a resumed step has already; where they are enough, no
+            call begins.
 
     Example:
         >>> quorum = Quorum(1, grace=0.0)
@@ -32,12 +34,13 @@ class Quorum:
         True
     """
 
-    def __init__(self, needed: int | None, grace: float) -> None:
+    def __init__(self, needed: int | None, grace: float, have: int = 0) -> None:
+        is_met = needed is not None and have >= needed
         self.needed = needed
-        self.closes_at: float | None = None
+        self.closes_at = time.monotonic() if is_met else None
         """When the other calls are given up, on the monotonic clock; None = not yet."""
         self._grace = grace
-        self._answers = 0
+        self._answers = have
         self._waits: set[Wait] = set()
         self._lock = threading.Lock()
 
