@@ -5,7 +5,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 BIN := .venv/bin
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: demo test test-hosts lint soak clean
+.PHONY: demo test test-hosts test-providers lint soak clean
 
 demo: .venv/.demo  ## answer a question with a Self-MoA; MODEL=openai:gpt-4o-mini for another model
 	@$(BIN)/python examples/demo.py $(QUESTION)
@@ -16,6 +16,9 @@ test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests
 test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures for models
 	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
 
+test-providers: .venv-providers/.done  ## twelve set-ups of providers' clients, over stubs
+	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers -q -r fE $(ARGS)
+
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -25,7 +28,7 @@ soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
 	$(BIN)/python benchmarks/soak.py
 
 clean:
-	rm -rf .venv .venv-litellm .venv-hosts .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-litellm .venv-hosts .venv-providers .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.demo: pyproject.toml examples/local_model.py
 	@echo "Installing into .venv (about a minute, once)"
@@ -44,6 +47,12 @@ clean:
 	$(PYTHON) -m venv .venv-litellm
 	.venv-litellm/bin/python $(PIP) install --upgrade "pip>=25.1"
 	.venv-litellm/bin/python $(PIP) install --editable . --group litellm
+	@touch $@
+
+.venv-providers/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-providers
+	.venv-providers/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-providers/bin/python $(PIP) install --editable . --group providers
 	@touch $@
 
 # The hosts bring the packages of several providers, and their tests need more.
