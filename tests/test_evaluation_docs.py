@@ -49,7 +49,7 @@ def test_a_missing_package_costs_nothing(
     for module in (package, f"{package}.stats", f"{package}.console"):
         monkeypatch.setitem(sys.modules, module, None)
     client = models("a")
-    with pytest.raises(ImportError, match=rf"{package}.*langchain-mixture\[evaluation"):
+    with pytest.raises(ImportError, match=rf"{package}.*the extra `evaluation`"):
         evaluation.compare(
             {"mix": [Propose(["a"])]},
             [{"input": "Why?"}],
