@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from functools import reduce
+from collections.abc import Callable
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -17,14 +16,21 @@ from langchain_core.messages import (
     ToolMessage,
     message_chunk_to_message,
 )
-from langchain_core.messages.ai import add_usage
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
 from langchain_mixture.errors import counted, shown
-from langchain_mixture.records import Outcome, Reply, estimated
+from langchain_mixture.records import Outcome, Reply, Reported, estimated
 from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.reports import (
+    Reports,
+    inner_reports,
+    is_cached,
+    mixture_of,
+    model_of,
+    reported_by,
+)
 from langchain_mixture.running.waiting import GivenUpError, Wait
 from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
 
@@ -46,16 +52,14 @@ class Recorder:
         sign: Callable[[], None],
     ) -> None:
         self.reply: Reply
+        self.handlers: list[BaseCallbackHandler]
         self._attempt = attempt
         self._wait = wait
         self._started = time.time()
         self._clock = time.perf_counter()
-        self.handlers: list[BaseCallbackHandler] = [_Redactor(attempt.agent)]
-        # A chain or a graph may ask several models and return the last one's message.
-        self._usage: _Usage | None = None
-        if not attempt.agent.is_model:
-            self._usage = _Usage()
-            self.handlers.append(self._usage)
+        # An agent may ask several models, and fail after some of them have answered.
+        self._reports = Reports()
+        self.handlers = [_Redactor(attempt.agent), self._reports]
         self._signs: _SignsOfLife | None = None
         if attempt.streams and is_streamed(config):
             self._signs = _SignsOfLife(wait, sign)
@@ -92,12 +96,8 @@ class Recorder:
         self, outcome: Outcome, message: AIMessage | None, error: str | None
     ) -> Reply:
         attempt = self._attempt
-        tokens = self._tokens(message)
-        if not tokens and outcome != "not asked":
-            # A failed call may have been billed: what was sent counts in any case.
-            written = [] if message is None else [message]
-            talk = [*attempt.call["messages"], *written]
-            tokens = {"estimated_tokens": estimated(talk)}
+        reported, cached = self._reported(message)
+        inner = mixture_of(message).get("usage") or {}
         # Where the step has nothing better, these are the answer, as of a plain model.
         keeps = error is None
         if message is not None and not keeps:
@@ -105,7 +105,7 @@ class Recorder:
         # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
-        return {
+        reply: Reply = {
             "id": f"{attempt.step}/{attempt.index}",
             "text": "" if message is None else message.text,
             "agent": attempt.agent.name,
@@ -117,25 +117,44 @@ class Recorder:
             "error": error,
             "started": self._started,
             "time": time.perf_counter() - self._clock,
-            "in_tokens": tokens.get("input_tokens", 0),
-            "out_tokens": tokens.get("output_tokens", 0),
+            "in_tokens": sum(model["input_tokens"] for model in reported),
+            "out_tokens": sum(model["output_tokens"] for model in reported),
             "message": message if keeps and attempt.may_answer else None,
-            "estimated_tokens": tokens.get("estimated_tokens", 0),
+            "estimated_tokens": inner.get("estimated_tokens", 0),
             "truncated": error is None and _is_truncated(message),
             "outcome": outcome,
             "reasons": _reasons(message) if error is None else [],
+            "reported": reported,
         }
+        if cached:
+            reply["cached"] = True
+        elif not reported and not reply["estimated_tokens"] and outcome != "not asked":
+            # A failed call may have been billed: what was sent counts in any case.
+            written = 0 if message is None else estimated([message])
+            reply["estimated_out_tokens"] = written
+            reply["estimated_tokens"] = estimated(attempt.call["messages"]) + written
+        if message is not None:
+            _add_model(reply, message)
+        return reply
 
-    def _tokens(self, message: AIMessage | None) -> Mapping[str, Any]:
-        """Return the reported tokens; empty if none were reported."""
-        if self._usage is not None and self._usage.usage_metadata:
-            return reduce(add_usage, self._usage.usage_metadata.values())
-        if message is None:
-            return {}
-        usage = _of_mixture(message).get("usage") or message.usage_metadata or {}
-        # Zeros alone count as no report. Zeros with a cost are core's own, for an
-        # answer from the prompt cache, which is free (langchain-core 1.8.3).
-        return usage if any(usage.values()) or "total_cost" in usage else {}
+    def _reported(self, message: AIMessage | None) -> tuple[list[Reported], bool]:
+        """Return the tokens that models reported, and whether a cache answered."""
+        if message is None or not self._attempt.agent.is_model or mixture_of(message):
+            said = list(self._reports.messages)
+        else:
+            said = [message]
+        if not said and message is not None:
+            return inner_reports(message) or reported_by([message]), is_cached(message)
+        reported = reported_by(said)
+        return reported, bool(said) and not reported and all(map(is_cached, said))
+
+
+def _add_model(reply: Reply, message: AIMessage) -> None:
+    name, provider = model_of(message)
+    if name is not None:
+        reply["model_name"] = name
+    if provider is not None:
+        reply["model_provider"] = provider
 
 
 def _hint(error: str, attempt: Attempt) -> str:
@@ -148,14 +167,8 @@ def _hint(error: str, attempt: Attempt) -> str:
     return ""
 
 
-def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
-    """Return the `mixture` metadata of an agent that is a mixture; else empty."""
-    metadata = message.response_metadata.get("mixture")
-    return metadata if isinstance(metadata, dict) else {}
-
-
 def _reasons(message: AIMessage | None) -> list[str]:
-    inner = {} if message is None else _of_mixture(message)
+    inner = mixture_of(message)
     if inner.get("status") != "degraded":
         return []
     return [one_line(str(reason)) for reason in inner.get("reasons", ())]
@@ -169,16 +182,6 @@ def _log_traceback(error: BaseException, attempt: Attempt) -> None:
         logger.debug("%s: %s failed\n%s", attempt.step, attempt.agent.name, told)
 
 
-class _Usage(UsageMetadataCallbackHandler):
-    """Adds up the tokens that the models in a chain or a graph report."""
-
-    # Without it, core runs a sync handler in the event loop's thread pool, which calls
-    # that hang may fill: the run would hang too (langchain-core 1.8.3).
-    # `test_limits.py` holds it.
-    run_inline = True
-    ignore_chat_model = True  # as in `_Redactor`
-
-
 class Guard(BaseCallbackHandler):
     """Stops a sync call that was given up from making another request.
 
@@ -186,7 +189,7 @@ class Guard(BaseCallbackHandler):
     or a fallback would ask again.
     """
 
-    run_inline = True  # as in `_Usage`
+    run_inline = True  # as in `Reports`
     raise_error = True  # without it, core logs the error and makes the request
 
     def __init__(self, wait: Wait) -> None:
@@ -206,7 +209,7 @@ class _SignsOfLife(BaseCallbackHandler):
     fail unseen. A token of an abandoned call raises, which ends the model's stream.
     """
 
-    run_inline = True  # as in `_Usage`
+    run_inline = True  # as in `Reports`
     raise_error = True  # without it, core logs the error and the stream goes on
 
     def __init__(self, wait: Wait, sign: Callable[[], None]) -> None:
@@ -252,7 +255,7 @@ class _SignsOfLife(BaseCallbackHandler):
 class _Redactor(BaseCallbackHandler):
     """Removes keys from an error before a trace records it."""
 
-    run_inline = True  # as in `_Usage`; a tracer must also find the error redacted
+    run_inline = True  # as in `Reports`; a tracer must also find the error redacted
     # Without it, core writes all messages out as text for each call, because a handler
     # without `on_chat_model_start` gets them that way (langchain-core 1.8.3).
     ignore_chat_model = True
