@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from langchain_core.language_models import (
@@ -21,6 +22,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
+from langchain_mixture.advice import advised, carrying, fingerprint
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
 from langchain_mixture.agents.wrappers import with_model
 from langchain_mixture.errors import (
@@ -38,6 +40,8 @@ from langchain_mixture.runnables import leaves
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request
+from langchain_mixture.running.run import Run
+from langchain_mixture.running.state import NOTHING, AdvisedInput
 from langchain_mixture.steps.base import Step, Timeout
 from langchain_mixture.steps.checks import check_value
 
@@ -58,6 +62,10 @@ class _Built:
     key: tuple[Any, ...] = ()
     layers: list[Layer] = field(default_factory=list)
     graph: MixtureGraph | None = None
+    advised: MixtureGraph | None = None
+    """The graph from the answering step on, for advice that is taken over."""
+    by: str = ""
+    """Tells the pipeline's advice from that of others; empty where it has none."""
 
     def is_of(self, key: tuple[Any, ...]) -> bool:
         # Identity and not equality: steps and clients may be objects of any kind, and
@@ -85,8 +93,10 @@ class ChatMixture(GraphChatModel):
     structured output, and is traced as one model with its graph beneath.
 
     The message's `response_metadata["mixture"]` has `status`, `reasons` and `usage`.
-    Its `usage_metadata` is None, because the models inside report their own tokens;
-    `report_usage=True` puts the total there.
+    Its `usage_metadata` has the tokens of the call that wrote the answer, which is what
+    middleware needs to compact a conversation in time; callbacks and traces have them
+    from the model inside, once. `report_usage=True` puts the total of all calls there,
+    for callbacks, too.
 
     Raises:
         InvalidMixtureError: An argument cannot be used. Names are resolved when the
@@ -130,6 +140,11 @@ class ChatMixture(GraphChatModel):
     """Limit of the answer, in tokens; None = the answering step's own."""
     stop: list[str] | None = None
     """Strings at which the answering step's calls stop writing."""
+    consult: Any = "turn"
+    """When the advisers, the steps before the answering one, are asked: "turn" = once
+    when the user has spoken, and not again while tools are called; n = anew after n
+    answers (1 = at every call); a function of the messages = when it returns True.
+    Otherwise the answering model goes on with the advice that was given."""
     report_usage: bool = False
     """Whether the message carries the total of all calls. A callback that adds up
     usage would then count every token twice."""
@@ -174,7 +189,7 @@ class ChatMixture(GraphChatModel):
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
         agents, left = bounds_of(steps, options)[-1]
         limits = {key: value for key, value in vars(options).items() if key in known}
-        for key in kwargs.keys() & {"temperature", "max_tokens"}:
+        for key in kwargs.keys() & {"temperature", "max_tokens", "consult"}:
             check_value(kwargs[key], key, "ChatMixture")
         try:
             super().__init__(**{"steps": steps, "client": client, **limits, **kwargs})
@@ -204,7 +219,7 @@ class ChatMixture(GraphChatModel):
         return create_mixture(
             self.steps,
             client=self.client,
-            name=self.name or "mixture",
+            name=self.name,
             **vars(self._options),
         )
 
@@ -225,12 +240,18 @@ class ChatMixture(GraphChatModel):
             layers = layers_of(self.steps, self.client, options)
             # A chat model has no thread: its graph must not take over the checkpointer
             # of a graph that calls it.
-            graph = build(
+            compiled: dict[str, Any] = {
+                "checkpointer": False,
+                "name": self.name or "mixture",
+            }
+            first = next((k for k, x in enumerate(layers) if x.answering), 0)
+            self._built = _Built(
+                key,
                 layers,
-                checkpointer=False,
-                name=self.name or "mixture",
+                build(layers, **compiled),
+                build(layers[first:], input_schema=AdvisedInput, **compiled),
+                fingerprint(self.name or "mixture", layers) if first else "",
             )
-            self._built = _Built(key, layers, graph)
         return self._built
 
     def _answering(self) -> list[ResolvedAgent]:
@@ -247,8 +268,18 @@ class ChatMixture(GraphChatModel):
         stop: list[str] | None,
         kwargs: dict[str, Any],
     ) -> tuple[Any, dict[str, Any], Request]:
-        inputs = {"messages": distinct(messages)}
-        return self._compiled().graph, inputs, self._request(stop, kwargs)
+        built = self._compiled()
+        request = self._request(stop, kwargs)
+        inputs: dict[str, Any] = {"messages": distinct(messages)}
+        if not built.by:
+            return built.graph, inputs, request
+        about = advised(messages, self.consult, built.by)
+        request = replace(request, advised=about)
+        if about.asks:
+            return built.graph, inputs, request
+        responses = [] if about.now is None else list(about.now.responses)
+        inputs["mixture"] = {**NOTHING, "responses": responses}
+        return built.advised, inputs, request
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -274,7 +305,7 @@ class ChatMixture(GraphChatModel):
             arguments=arguments,
         )
 
-    def _message(self, state: dict[str, Any]) -> AIMessage:
+    def _message(self, state: dict[str, Any], run: Run) -> AIMessage:
         """Return the graph's answer as this model's message."""
         if interrupts := state.get("__interrupt__"):
             raise StepFailedError(
@@ -284,6 +315,12 @@ class ChatMixture(GraphChatModel):
                 history=state.get("mixture", {}).get("history", []),
             )
         answer: AIMessage = state["messages"][-1]
+        run.answer_usage = answer.usage_metadata
+        about = run.request.advised
+        # Carried once: in each answer of a turn it would multiply what a thread keeps.
+        rests = about is not None and about.asks
+        if rests and (answer.tool_calls or self.consult != "turn"):
+            answer = carrying(answer, run.advice, self._compiled().by)
         # No id: core gives the message that of the model's run, as for any chat model.
         metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]
@@ -456,6 +493,14 @@ class ChatMixture(GraphChatModel):
         """Leave out of traces what is for this class alone."""
         kwargs.pop("tool_binding", None)
         return super()._get_invocation_params(stop=stop, **kwargs)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        """Name the answering model's provider: its messages are said to be of it."""
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        with suppress(InvalidMixtureError):
+            if (provider := self._answering()[0].provider) is not None:
+                params["ls_provider"] = provider
+        return params
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"

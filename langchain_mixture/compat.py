@@ -45,6 +45,17 @@ def is_message_stream(handler: BaseCallbackHandler) -> bool:
     )
 
 
+def provider_of(model: object) -> str | None:
+    """Return the provider that a chat model names to LangSmith, such as `openai`.
+
+    Messages say which provider's blocks they hold, and middleware compares the two.
+    LangChain's own middleware reads it in the same way.
+    """
+    params: dict[str, Any] = getattr(model, "_get_ls_params", dict)()
+    provider = params.get("ls_provider")
+    return provider if isinstance(provider, str) else None
+
+
 @contextmanager
 def detached() -> Iterator[None]:
     """Hide the run that one is in from wrappers and graphs, for a block.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Never
 
 from langchain_core.messages import HumanMessage
+from langgraph.cache.base import BaseCache
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
@@ -41,7 +42,10 @@ def create_mixture(
     store: BaseStore | None = None,
     interrupt_before: All | Sequence[str] | None = None,
     interrupt_after: All | Sequence[str] | None = None,
-    name: str = "mixture",
+    cache: BaseCache[Any] | None = None,
+    debug: bool = False,
+    transformers: Sequence[Any] | None = None,
+    name: str | None = None,
     **unknown: Never,
 ) -> MixtureGraph:
     """Build the graph of a pipeline: `{"messages": [...]}` in and out.
@@ -77,7 +81,11 @@ def create_mixture(
         interrupt_before: Names of steps or branches, such as `2_aggregate`. A step with
             several branches is interrupted before any of its calls is made.
         interrupt_after: Names of steps or branches.
-        name: The graph's name in traces, and as an agent of another graph.
+        cache: Passed on.
+        debug: Passed on.
+        transformers: Passed on.
+        name: The graph's name in traces and as an agent of another graph, and the name
+            of the answer; None = "mixture", and the answer has its model's.
         **unknown: Misspelt keywords, which raise an error.
 
     Raises:
@@ -107,7 +115,10 @@ def create_mixture(
         max_total_tokens=max_total_tokens,
         stream_proposals=stream_proposals,
     )
-    layers = layers_of(steps, client, options)
+    layers = layers_of(steps, client, options, name)
+    given: dict[str, Any] = (
+        {} if transformers is None else {"transformers": transformers}
+    )
     return build(
         layers,
         context_schema=context_schema,
@@ -115,7 +126,10 @@ def create_mixture(
         store=store,
         interrupt_before=_nodes(interrupt_before, {x.name: x.branches for x in layers}),
         interrupt_after=_nodes(interrupt_after, {}),
-        name=name,
+        cache=cache,
+        debug=debug,
+        name=name or "mixture",
+        **given,
     )
 
 
@@ -123,6 +137,7 @@ def build(
     layers: Sequence[Layer],
     *,
     context_schema: type[Any] | None = None,
+    input_schema: type[Any] = MixtureInput,
     **compiled: Any,
 ) -> MixtureGraph:
     """Wire layers into a graph.
@@ -130,12 +145,13 @@ def build(
     Args:
         layers: The steps in their places.
         context_schema: See `create_mixture`.
+        input_schema: What goes in.
         **compiled: Passed to `StateGraph.compile`.
     """
     builder = StateGraph(
         MixtureState,
         context_schema=context_schema,
-        input_schema=MixtureInput,
+        input_schema=input_schema,
         output_schema=MixtureOutput,
     )
     previous = START

@@ -343,9 +343,9 @@ def test_a_model_chosen_at_run_time_is_an_agent() -> None:
 def test_without_langchain_a_name_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where langchain is missing, the error names the extra that brings it."""
+    """Where langchain is missing, the error says how it is installed."""
     monkeypatch.setitem(sys.modules, "langchain.chat_models", None)
-    with pytest.raises(InvalidMixtureError, match=r"langchain-mixture\[langchain\]"):
+    with pytest.raises(InvalidMixtureError, match=r"pip install langchain$"):
         create_mixture([Propose(["openai:gpt-4o"])])
 
 

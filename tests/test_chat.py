@@ -56,7 +56,11 @@ async def test_the_message_tells_how_the_answer_came_about() -> None:
         assert (about["status"], about["reasons"]) == ("complete", [])
         assert about["usage"]["models"]["a"]["total_tokens"] == 15
         assert message.response_metadata["model_name"] == "langchain-mixture"
-        assert message.usage_metadata is None
+        assert message.usage_metadata == {
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "total_tokens": 15,
+        }  # of the call that wrote it
     assert len({chunk.id for chunk in chunks}) == 1
     assert [chunk.chunk_position for chunk in chunks].count("last") == 1
 

@@ -45,10 +45,10 @@ async def test_an_agent_completes_a_tool_loop() -> None:
             _, wish, result, answer = state["messages"]
             assert wish.tool_calls[0]["args"] == {"a": 2, "b": 3}
             assert (result.text, answer.text) == ("5", "c: 5")
-        system = next(
-            r["messages"][0]["content"] for r in stub.requests if r["model"] == "c"
+        asked = next(
+            r["messages"][-1]["content"] for r in stub.requests if r["model"] == "c"
         )
-        assert '[would call the tool add with {"a": 2, "b": 3}]' in system
+        assert '[would call the tool add with {"a": 2, "b": 3}]' in asked
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,9 @@ def test_an_adviser_without_tools_reads_the_tools_history_as_text() -> None:
         "[the tool add returned] 5",
     ]
     assert [m.text for m in plain.asked[0]] == texts
-    assert [m.text for m in judge.asked[0][1:]] == texts
+    asked, *since = [m.text for m in judge.asked[0][1:]]
+    assert asked.startswith(f"{texts[0]}\n\nThere are 2 responses.")
+    assert since == texts[1:]
     assert not any(getattr(m, "tool_calls", None) for m in plain.asked[0])
     assert stub.requests[0]["messages"][-1]["role"] == "tool"
 

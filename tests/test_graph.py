@@ -35,6 +35,7 @@ from langchain_mixture import (
     Refine,
     Reply,
     Response,
+    Result,
     Sample,
     Shuffle,
     Step,
@@ -582,7 +583,7 @@ def test_two_turns_on_one_thread_do_not_mix() -> None:
     state = graph.invoke(ask("Second?"), thread())
     assert [m.text for m in client["a"].asked[1]] == ["First?", "c answers", "Second?"]
     assert "First?" not in client["c"].asked[1][0].text
-    assert client["c"].asked[1][0].text.count("</response ") == 2
+    assert client["c"].asked[1][-1].text.count("</response ") == 2
     assert len(state["mixture"]["history"]) == 2
     assert len(state["mixture"]["responses"]) == 1
     saved = graph.get_state(thread()).values
@@ -630,6 +631,41 @@ def test_it_is_a_subgraph_and_shares_the_parents_saver() -> None:
     )
     names = [name for _, update in parts for name in update]
     assert "1_propose/a" in names
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_as_a_subgraph_its_tasks_have_the_replies_and_the_parent_the_result(
+    asynchronous: bool,
+) -> None:
+    """What the updates have where it runs by itself; `mixture` where it is declared."""
+
+    class Parent(MessagesState):
+        mixture: Result
+
+    steps = [Propose(["a", "b"]), Aggregate("c")]
+    client = models("a", "c", b=OSError("down"))
+    builder = StateGraph(Parent).add_node("mix", create_mixture(steps, client=client))
+    parent: Any = builder.add_edge(START, "mix").compile(checkpointer=InMemorySaver())
+    how: Any = {"stream_mode": "tasks", "subgraphs": True}
+    if asynchronous:
+        parts = [part async for part in parent.astream(ask(), thread(), **how)]
+    else:
+        parts = list(parent.stream(ask(), thread(), **how))
+    tasks = [task for _, task in parts]
+    begun = [task["name"] for task in tasks if "result" not in task]
+    ended = {
+        task["name"]: (reply["text"], reply["error"])
+        for task in tasks
+        for reply in task.get("result", {}).get("replies", [])
+    }
+    assert ended == {
+        "1_propose/a": ("a answers", None),
+        "1_propose/b": ("", "OSError: down"),
+    }
+    assert begun == ["mix", *sorted(ended), "1_propose", "2_aggregate"]
+    kept = parent.get_state(thread()).values["mixture"]
+    assert kept["status"] == "degraded"
+    assert len(kept["history"]) == 2
 
 
 async def test_a_context_reaches_the_agents_that_read_one() -> None:
@@ -779,8 +815,8 @@ def test_time_travel_changes_the_responses_of_a_past_checkpoint() -> None:
     responses = [{**r, "text": "edited"} for r in past.values["mixture"]["responses"]]
     fork = graph.update_state(past.config, {"mixture": {"responses": responses[:1]}})
     state = graph.invoke(None, fork)
-    assert "edited" in client["c"].asked[1][0].text
-    assert "a answers" not in client["c"].asked[1][0].text
+    assert "edited" in client["c"].asked[1][-1].text
+    assert "a answers" not in client["c"].asked[1][-1].text
     assert [row["step"] for row in state["mixture"]["history"]] == [
         "Propose",
         "Aggregate",
@@ -972,7 +1008,8 @@ async def test_run_gives_text_and_history() -> None:
     async def client(
         model: str, messages: list[dict[str, Any]], temp: float, max_tokens: int
     ) -> tuple[str, int, int]:
-        return f"{model} {temp} {max_tokens} {messages[-1]['content']}", 3, 4
+        question = messages[-1]["content"].splitlines()[0]
+        return f"{model} {temp} {max_tokens} {question}", 3, 4
 
     steps = [Propose(["a", "b"], 0.1, 9), Aggregate("c")]
     text, history = await run(steps, "Why?", client)

@@ -15,6 +15,7 @@ from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_mixture.agents.function_model import ClientFunction, FunctionChatModel
 from langchain_mixture.agents.wrappers import is_model
+from langchain_mixture.compat import provider_of
 from langchain_mixture.errors import InvalidMixtureError, shown
 from langchain_mixture.runnables import leaves, name_of, unwrapped
 from langchain_mixture.secrets import cleaner, describe, redact_error
@@ -58,6 +59,11 @@ class ResolvedAgent:
     def without_secrets(self) -> Callable[[str], str]:
         """Removes keys from a text: those of its models, and what looks like one."""
         return cleaner(self.runnable)
+
+    @cached_property
+    def provider(self) -> str | None:
+        """The provider of its first model, such as `openai`; None = it names none."""
+        return provider_of(next(leaves(self.runnable)))
 
     @property
     def is_graph(self) -> bool:
@@ -223,8 +229,7 @@ def _init_chat_model(name: str) -> Runnable[Any, Any]:
     except ImportError as error:
         raise InvalidMixtureError(
             f"the name {name!r} needs a client, or the package langchain for its "
-            "init_chat_model: "
-            'pip install "langchain-mixture[langchain]"'
+            "init_chat_model: pip install langchain"
         ) from error
     model: Runnable[Any, Any] = init_chat_model(name)
     return model

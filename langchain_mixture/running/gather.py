@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage
 
+from langchain_mixture.advice import inner
 from langchain_mixture.errors import (
     NoResponsesError,
     StepFailedError,
@@ -86,6 +87,8 @@ def update(
         answer = _answer(kept[0], messages.get(kept[0]["id"]), result)
         # An answer from the prompt cache has the id of the first one, which LangGraph
         # would replace by it (langgraph 1.2.24). `test_caches_inside.py` holds it.
+        if layer.answer_name is not None:
+            answer.name = layer.answer_name
         if answer.id in {message.id for message in state["messages"]}:
             answer.id = None
         return {"messages": [answer], "mixture": result, "answers": {}}
@@ -199,6 +202,7 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,
         )
-    about = {key: result[key] for key in ("status", "reasons", "usage")}
+    about: dict[str, Any] = {k: result[k] for k in ("status", "reasons", "usage")}
+    about |= inner(message)  # a mixture that answered looks for its own advice there
     metadata = {**message.response_metadata, "mixture": about}
     return message.model_copy(update={"response_metadata": metadata})

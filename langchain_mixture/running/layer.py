@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from langchain_core.messages import BaseMessage
 from langgraph.errors import GraphBubbleUp
 
+from langchain_mixture.advice import place_advice, turn_of
 from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
 from langchain_mixture.errors import StepFailedError, counted
 from langchain_mixture.options import Options
@@ -53,6 +55,8 @@ class Layer:
     answering: bool
     """Whether it is the last step that writes text, so that it writes the answer."""
     options: Options
+    answer_name: str | None
+    """The name that the answer is given; None = its model's own."""
     steps_left: int
     """The number of steps that make calls, from this one on."""
 
@@ -88,7 +92,7 @@ class Layer:
                 history=[*before["history"], this],
             ) from error
 
-    def calls(self, state: MixtureState) -> Sequence[Call]:
+    def calls(self, state: MixtureState, run: Run) -> Sequence[Call]:
         """Return the step's calls.
 
         Raises:
@@ -101,13 +105,47 @@ class Layer:
                 "more"
             )
         with self.blamed(state):
-            calls = self.step.calls(state["messages"], self.before(state)["responses"])
+            responses = self.before(state)["responses"]
+            if self.answering:
+                run.advice = responses
+            if self.answering or self.step.block(responses) is not None:
+                calls = self._placed_calls(state["messages"], responses, run)
+            else:
+                calls = self.step.calls(state["messages"], responses)
             if len(calls) > len(self.agents):
                 raise ValueError(
                     f"calls() returned {counted(len(calls), 'call')}; bounds() allows "
                     f"at most {len(self.agents)}"
                 )
         return calls
+
+    def _placed_calls(
+        self,
+        messages: Sequence[BaseMessage],
+        responses: Sequence[Response],
+        run: Run,
+    ) -> Sequence[Call]:
+        """Ask for the calls where the responses are to stand; put the rest behind them.
+
+        So each request of an agent begins with the whole of the one before it: what
+        came later stands behind the responses, and those that the answering step was
+        shown in earlier turns stay in their places.
+        """
+        about = run.request.advised
+        place = turn_of(messages) if about is None else about.at
+        if about is not None and about.now is not None:
+            place = about.now.at
+        past = about.past if about is not None and self.answering else ()
+        front = place_advice(messages[:place], past, self.step.block)
+        alone = about is not None and not about.asks and about.now is None
+        if alone and self.answering:
+            asked = Call(messages=list(messages), parents=[])
+            return [asked] * min(1, len(self.agents))  # as if it were alone
+        calls = self.step.calls(front, responses)
+        behind = messages[place:]
+        if not behind:
+            return calls
+        return [{**c, "messages": [*c["messages"], *behind]} for c in calls]
 
     def superstep(self, run: Run) -> Superstep:
         """Return what the branches of this step share in a run."""
@@ -148,7 +186,7 @@ class Layer:
             ends: When the step's share of the deadline ends; None = no limit.
             have: The positions of calls that need no attempt.
         """
-        calls = self.calls(state)
+        calls = self.calls(state, run)
         asked = [index for index in range(len(calls)) if index not in have]
         budget = Budget.of(self.options, self._spent(state))
         attempts: dict[int, list[Attempt]] = {index: [] for index in asked}
@@ -263,6 +301,7 @@ def layers_of(
     steps: Sequence[Step],
     client: Client,
     options: Options,
+    name: str | None = None,
 ) -> list[Layer]:
     """Return the layers of a pipeline, with the agents of each step resolved.
 
@@ -275,15 +314,16 @@ def layers_of(
     return [
         Layer(
             step=step,
-            name=name,
-            agents=resolved(step, bounds[k][0], name, resolve),
+            name=node,
+            answer_name=name,
+            agents=resolved(step, bounds[k][0], node, resolve),
             most=bounds[k][1],
-            fallbacks=resolved(step, step.fallbacks, name, resolve),
+            fallbacks=resolved(step, step.fallbacks, node, resolve),
             first=k == 0,
             last=k == len(steps) - 1,
             answering=k == answering,
             options=options,
             steps_left=sum(1 for agents, _ in bounds[k:] if agents),
         )
-        for k, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
+        for k, (step, node) in enumerate(zip(steps, names_of(steps), strict=True))
     ]

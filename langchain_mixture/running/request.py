@@ -10,6 +10,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from langchain_mixture.advice import Advised
 from langchain_mixture.agents.wrappers import beneath
 
 FREE_CHOICES = (None, "auto")
@@ -29,6 +30,8 @@ class Request:
     tool_choice: Any = None
     binding: Mapping[str, Any] = field(default_factory=dict)
     """The other arguments of `bind_tools`: strict, response_format, …"""
+    advised: Advised | None = None
+    """Where advice stands in the conversation; None outside of a ChatMixture."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the answering call: temperature, max_tokens, stop, …"""
 

@@ -6,7 +6,7 @@ calls to make, and `keep` the responses that go on to the next step.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from langchain_core.messages import BaseMessage
@@ -22,6 +22,17 @@ Agent: TypeAlias = str | Runnable[Any, Any]
 
 Prompt: TypeAlias = str | ChatPromptTemplate
 """An instruction, or a template of all the messages that a model is sent."""
+
+
+Place: TypeAlias = Literal["conversation", "system"]
+"""Where a model is shown responses: joined to the user's message, or in the system
+message behind the instruction, which is the papers' layout."""
+
+
+View: TypeAlias = (
+    Runnable[Any, Any] | Callable[[list[BaseMessage]], Sequence[BaseMessage]]
+)
+"""From the messages of a conversation to those that an agent is shown."""
 
 
 Timeout: TypeAlias = float | Literal["default"] | None
@@ -120,6 +131,14 @@ class Step:
             responses: The responses of the step before; none for the first step.
         """
         return ()
+
+    def block(self, responses: Sequence[Response]) -> str | None:
+        """Return what its calls join to the conversation of responses, word for word.
+
+        It stays there in the later requests of an agent, which then begin with the
+        whole of the ones before. None: they join nothing.
+        """
+        return None
 
     def keep(
         self, responses: Sequence[Response], replies: Sequence[Reply]
