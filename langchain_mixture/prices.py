@@ -171,6 +171,18 @@ def _parts(call: LLMCall) -> Iterator[tuple[str | None, str, Mapping[str, Any]]]
         yield provider, name, {**tokens, "estimated": True}
 
 
+def in_dollars(amount: float) -> str:
+    """Return an amount with its cents, or with six digits where it is small.
+
+    Example:
+        >>> in_dollars(12.345), in_dollars(0.00125)
+        ('$12.35', '$0.00125')
+    """
+    if amount >= 1:
+        return f"${amount:,.2f}"
+    return f"${amount:.6f}".rstrip("0").rstrip(".")
+
+
 # -- Prices --------------------------------------------------------------------------
 
 

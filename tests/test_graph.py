@@ -200,7 +200,8 @@ def test_the_history_has_the_rows_of_mixture_llm() -> None:
     for row in rows:
         assert 0 <= row["step_time"] < 60
         for call in row["llm_calls"]:
-            assert {*call} - {"shown"} == {"model", "time", "in_tokens", "out_tokens"}
+            known = {"model_name", "total_tokens", "shown"}
+            assert {*call} - known == {"model", "time", "in_tokens", "out_tokens"}
             assert 0 <= call["time"] <= row["step_time"] + 0.05
     assert rows[2]["llm_calls"][0]["shown"] == ["1_propose/0"]
 

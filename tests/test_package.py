@@ -151,7 +151,16 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 
 
 ROOMS = [
-    {"records", "secrets", "errors", "threads", "callbacks", "compat", "runnables"},
+    {
+        "records",
+        "prices",
+        "secrets",
+        "errors",
+        "threads",
+        "callbacks",
+        "compat",
+        "runnables",
+    },
     {"steps"},
     {"presets", "agents", "conditions"},
     {"options", "plan", "advice"},
