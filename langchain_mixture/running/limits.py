@@ -89,7 +89,7 @@ class Budget:
                 f"not asked: there is no price for {', '.join(self.unpriced)}, which "
                 f"answered, so that ${most} cannot be kept (max_cost)"
             )
-        if most is not None and self.dollars + dollars > most:
+        if most is not None and self.dollars + dollars > most * (1 + 1e-9):
             return (
                 f"not asked: {in_dollars(self.dollars)} had been spent and it would "
                 f"cost about {in_dollars(dollars)}, past ${most} (max_cost)"
