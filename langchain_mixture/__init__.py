@@ -14,7 +14,7 @@ from langchain_mixture.errors import (
     NoResponsesError,
     StepFailedError,
 )
-from langchain_mixture.estimate import Estimate, estimate
+from langchain_mixture.estimates import Estimate, estimate
 from langchain_mixture.graph import create_mixture, run
 from langchain_mixture.plan import count_calls
 from langchain_mixture.presets import (

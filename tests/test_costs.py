@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ from langchain_mixture import (
 from langchain_mixture.middleware import MixtureMiddleware
 from tests.models import KEY, Scripted, ask, called, models
 from tests.openai_stub import Answer, serve
+from tests.test_package import ROOT, blocks, openai_on_loopback
+
+__all__ = ["openai_on_loopback"]
 
 # -- Recorded conversations ----------------------------------------------------------
 
@@ -637,16 +641,15 @@ def test_prices_are_not_in_traces() -> None:
 
 
 def counting(written: int) -> Callable[[dict[str, Any]], Answer]:
-    """Answer at full length; a token has four characters, a message three more."""
+    """Answer at full length, and count as tokenizers do: by pieces of words."""
 
     def answer(request: dict[str, Any]) -> Answer:
         texts = [str(message["content"]) for message in request["messages"]]
-        read = sum(-(-len(text) // 4) + 3 for text in texts)
+        read = sum(len(re.findall(r"\w{1,7}|[^\w\s]", text)) + 4 for text in texts)
         most = request.get("max_completion_tokens") or request.get("max_tokens")
         assert most == written
-        # Sixteen characters, four tokens.
         return Answer(
-            "ions are charged" * (written // 4),
+            "ion " * written,
             usage={
                 "prompt_tokens": read,
                 "completion_tokens": written,
@@ -674,7 +677,7 @@ def counting(written: int) -> Callable[[dict[str, Any]], Answer]:
 )
 def test_an_estimate_is_near_what_a_run_then_reports(steps: Any) -> None:
     """Calls are exact, tokens and dollars within 15 % where replies are as long."""
-    question = "What is an ion? " * 20
+    question = f"What is an ion, and why does salt dissolve? {'It did not. ' * 20}"
     with serve(counting(400)) as stub:
         known = {name: client(stub, name) for name in "abc"}
         before = estimate(steps, question, PRICES, client=known)
@@ -710,3 +713,23 @@ def client_of(max_tokens: int | None) -> Any:
     """Return a model of Anthropic's that is never asked."""
     limit = {} if max_tokens is None else {"max_tokens": max_tokens}
     return ChatAnthropic(model_name="claude-sonnet-4-5", api_key=KEY, **limit)
+
+
+def test_the_figures_of_the_page_are_those_that_its_code_prints(
+    openai_on_loopback: Any, capsys: Any
+) -> None:
+    """The table of an agent's day, and the estimate in the comment."""
+    text = (ROOT / "docs" / "costs.md").read_text()
+    space: dict[str, Any] = {}
+    for block in blocks(text):
+        exec(compile(block, "costs.md", "exec"), space)
+    printed = capsys.readouterr().out.splitlines()
+    (said,) = re.findall(r"# (3 calls, .*)", text)
+    # The words of a prompt may change, and with them its tokens.
+    assert re.sub(r"\d", "0", said) == re.sub(r"\d", "0", printed[0])
+    table = [
+        line.split("|")[2].strip()
+        for line in text.splitlines()[-12:]
+        if line.startswith(("| its", "| advised"))
+    ]
+    assert printed[-1].split() == table
