@@ -186,7 +186,9 @@ def in_dollars(amount: float) -> str:
 # -- Prices --------------------------------------------------------------------------
 
 
-def price_of(prices: Prices, provider: str | None, *names: str) -> Dollars | None:
+def price_of(
+    prices: Prices | None, provider: str | None, *names: str
+) -> Dollars | None:
     """Return what tokens cost by the price of the first name that has one.
 
     Args:
@@ -270,14 +272,14 @@ def _counted(tokens: Mapping[str, Any]) -> dict[str, Any]:
     kept = read.get("cache_creation", 0) + read.get("ephemeral_5m_input_tokens", 0)
     cached, heard = read.get("cache_read", 0), read.get("audio", 0)
     thought, said = written.get("reasoning", 0), written.get("audio", 0)
-    rest = tokens["input_tokens"] - cached - kept - hour - heard
+    rest = tokens.get("input_tokens", 0) - cached - kept - hour - heard
     return {
         "input": max(0, rest),
         "cached_read": cached,
         "cache_written": kept + hour,
         "cache_written_1h": hour,
         "audio_input": heard,
-        "output": max(0, tokens["output_tokens"] - thought - said),
+        "output": max(0, tokens.get("output_tokens", 0) - thought - said),
         "reasoning": thought,
         "audio_output": said,
         "tier": next((tier for tier in _TIERS if tier in {*read, *written}), None),

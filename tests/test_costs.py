@@ -163,7 +163,8 @@ def azure(url: str) -> Any:
 
 def anthropic(url: str) -> Any:
     """Return a model of Anthropic's; its package warns of names that grow old."""
-    return ChatAnthropic(base_url=url, api_key=KEY, model_name="claude-of-the-day")
+    settings: Any = {"base_url": url, "api_key": KEY}
+    return ChatAnthropic(model_name="claude-of-the-day", **settings)
 
 
 AUDIO = {
@@ -176,7 +177,7 @@ AUDIO = {
     }
 }
 SONNET = {"input": 3.0, "cached_read": 0.3, "cache_written": 3.75, "output": 15.0}
-RECORDED = {
+RECORDED: dict[str, tuple[Any, dict[str, Any], Any, float]] = {
     "chat completions": (
         openai,
         CHAT,
@@ -497,9 +498,10 @@ def test_a_turn_without_prices_has_not_the_cost_of_the_turn_before() -> None:
 )
 def test_what_are_no_prices_is_refused(prices: Any, message: str) -> None:
     """The error names the model, the value and what is allowed."""
-    call = {"model": "m", "in_tokens": 1, "out_tokens": 1}
+    call: Any = {"model": "m", "in_tokens": 1, "out_tokens": 1}
+    row: Any = {"name": "1_propose", "llm_calls": [call]}
     with pytest.raises(InvalidMixtureError, match=message):
-        cost([{"name": "1_propose", "llm_calls": [call]}], prices)  # type: ignore[list-item]  # a short row will do
+        cost([row], prices)
 
 
 @pytest.mark.parametrize("value", ["text", {"usage": {}}, None])
@@ -711,7 +713,7 @@ def test_a_models_own_limit_counts_and_what_it_can_write_does_not() -> None:
 
 def client_of(max_tokens: int | None) -> Any:
     """Return a model of Anthropic's that is never asked."""
-    limit = {} if max_tokens is None else {"max_tokens": max_tokens}
+    limit: Any = {} if max_tokens is None else {"max_tokens": max_tokens}
     return ChatAnthropic(model_name="claude-sonnet-4-5", api_key=KEY, **limit)
 
 
