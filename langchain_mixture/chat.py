@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -38,10 +39,10 @@ from langchain_mixture.model.profile import outline_of, profile_of
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.plan import bounds_of, names_of
 from langchain_mixture.prices import Prices
-from langchain_mixture.runnables import leaves
+from langchain_mixture.runnables import leaves, unwrapped
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
-from langchain_mixture.running.request import Request
+from langchain_mixture.running.request import Request, binds_tools
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, AdvisedInput
 from langchain_mixture.steps.base import Step, Timeout
@@ -257,19 +258,14 @@ class ChatMixture(GraphChatModel):
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
             layers = layers_of(self.steps, self.client, options)
-            # A chat model has no thread: its graph must not take over the checkpointer
-            # of a graph that calls it.
-            compiled: dict[str, Any] = {
-                "checkpointer": False,
-                "name": self.name or "mixture",
-            }
+            name = self.name or "mixture"
             first = next((k for k, x in enumerate(layers) if x.answering), 0)
             self._built = _Built(
                 key,
                 layers,
-                build(layers, **compiled),
-                build(layers[first:], input_schema=AdvisedInput, **compiled),
-                fingerprint(self.name or "mixture", layers) if first else "",
+                build(layers, name=name),
+                build(layers[first:], input_schema=AdvisedInput, name=name),
+                fingerprint(name, layers) if first else "",
             )
         return self._built
 
@@ -340,13 +336,19 @@ class ChatMixture(GraphChatModel):
         rests = about is not None and about.asks
         if rests and (answer.tool_calls or self.consult != "turn"):
             answer = carrying(answer, run.advice, self._compiled().by)
-        # No id: core gives the message that of the model's run, as for any chat model.
+        # An id that core made of the inner run is not the provider's: core makes one of
+        # this model's run.
+        made = (answer.id or "run").startswith(("run", "lc_run"))
         metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]
         known = UsageMetadata.__annotations__.keys() & usage.keys()
         total = {key: usage[key] for key in known} if self.report_usage else None
         return answer.model_copy(
-            update={"id": None, "response_metadata": metadata, "usage_metadata": total}
+            update={
+                "id": None if made else answer.id,
+                "response_metadata": metadata,
+                "usage_metadata": total,
+            }
         )
 
     # -- Tools and structured output -------------------------------------------------
@@ -393,16 +395,13 @@ class ChatMixture(GraphChatModel):
             else convert_to_openai_tool(tool, strict=strict)
             for tool in tools
         ]
-        request = Request(tuple(tools), tool_choice, kwargs)
         for agent in self._answering():
-            try:
-                request.bound(agent.runnable, answering=True)
-            except NotImplementedError:
+            if not all(map(binds_tools, unwrapped(agent.runnable))):
                 raise InvalidMixtureError(
                     f"{agent.name!r}, which answers, cannot bind tools "
                     f"({shown(next(leaves(agent.runnable)))}); the last step that "
                     "writes needs a model that calls tools."
-                ) from None
+                )
         bound = {
             "tools": written,  # for traces, and for those who look at what is bound
             "tool_choice": tool_choice,
@@ -456,6 +455,9 @@ class ChatMixture(GraphChatModel):
                 f"with_structured_output has no option {min(kwargs)!r} for the method "
                 "function_calling; allowed: include_raw, method, strict."
             )
+        with suppress(InvalidMixtureError, TypeError):  # as the model's own would ask
+            options = {"method": "function_calling", "strict": strict}
+            return self._structured_by_model(schema, include_raw, options)
         chain = super().with_structured_output(schema, include_raw=include_raw)
         if strict is None:
             return chain
@@ -477,6 +479,12 @@ class ChatMixture(GraphChatModel):
             raise InvalidMixtureError(
                 f"method is {given['method']!r}, which needs answering models of one "
                 f'class; they are: {names}. Allowed for all: "function_calling".'
+            )
+        method = type(models[0]).with_structured_output
+        if "method" not in inspect.signature(method).parameters:
+            raise InvalidMixtureError(
+                f"{type(models[0]).__name__}.with_structured_output has no method; "
+                'allowed: "function_calling".'
             )
         chain = models[0].with_structured_output(
             schema, include_raw=include_raw, **given

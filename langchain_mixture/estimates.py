@@ -133,6 +133,7 @@ def _reply(layer: Layer, index: int, call: Call, written: int) -> Reply:
         "id": f"{layer.name}/{index}",
         "text": text,
         "agent": layer.agents[index].name,
+        "model": layer.agents[index].name,
         "step": layer.name,
         "parents": call["parents"],
         "tool_calls": [],

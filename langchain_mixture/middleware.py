@@ -117,7 +117,7 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         layers = layers_of(steps, client, options)
         # None of them answers: the agent's model does.
         panel = [replace(layer, answering=False) for layer in layers]
-        self._graph: Any = build(panel, checkpointer=False, name=name)
+        self._graph: Any = build(panel, name=name)
         self._consult = consult
         self._name = name
         self._by = fingerprint(name, layers)

@@ -19,7 +19,7 @@ class Response(TypedDict):
     """Unique within a turn, such as `1_propose/0`."""
     text: str
     agent: str
-    """The name of the agent that wrote it."""
+    """The name of the agent that wrote it, in the pipeline."""
     step: str
     """The name of the step that wrote it, such as `1_propose`."""
     parents: list[str]
@@ -99,6 +99,8 @@ class Reply(Response):
     """The position of the call in its step, from 0."""
     attempt: int
     """0 for the step's agent, 1 and up for its fallbacks."""
+    model: str
+    """The model that was asked; see `LLMCall`."""
     error: str | None
     """Why there is no response, in one line; None if there is one."""
     started: float
@@ -134,7 +136,12 @@ class LLMCall(TypedDict):
     """One call in the history."""
 
     model: str
-    """The name of the agent."""
+    """The model that was asked, under its agent's name. Where several models may answer
+    for an agent, as with fallbacks, it is the one that did, if its message says so."""
+    agent: str
+    """The name of the agent in the pipeline."""
+    response: str | None
+    """The id of its response; None if it has none."""
     time: float
     """Seconds."""
     in_tokens: int
@@ -203,7 +210,7 @@ class Usage(Tokens):
     """Tokens of a whole turn."""
 
     models: dict[str, Tokens]
-    """By agent, under its name in the pipeline."""
+    """By the model of each call in the history."""
     steps: dict[str, Tokens]
     """By step, such as `1_propose`."""
 
@@ -285,7 +292,7 @@ def row(
         "name": name,
         "outputs": [response["text"] for response in kept],
         "responses": [response["id"] for response in kept],
-        "llm_calls": calls_of(replies),
+        "llm_calls": calls_of(replies, kept),
         "step_time": time.time() - begun,
     }
     if note:
@@ -293,14 +300,33 @@ def row(
     return written
 
 
-def calls_of(replies: Sequence[Reply]) -> list[LLMCall]:
-    """Return the history entries of the calls that were made."""
-    return [_call(reply) for reply in replies if reply["outcome"] != "not asked"]
+def calls_of(replies: Sequence[Reply], kept: Sequence[Response] = ()) -> list[LLMCall]:
+    """Return the history entries of the calls that were made.
+
+    Args:
+        replies: What came of them.
+        kept: The responses that their step passed on. A last resort, such as a refusal,
+            is a response only if it is among them.
+    """
+    last_resorts = {response["id"] for response in kept}
+    # All attempts at a call have one id: its response is that of the last one.
+    authors = {
+        reply["id"]: reply
+        for reply in replies
+        if reply["error"] is None or (reply["message"] and reply["id"] in last_resorts)
+    }
+    return [
+        _call(reply, reply["id"] if authors.get(reply["id"]) is reply else None)
+        for reply in replies
+        if reply["outcome"] != "not asked"
+    ]
 
 
-def _call(reply: Reply) -> LLMCall:
+def _call(reply: Reply, response: str | None) -> LLMCall:
     call: LLMCall = {
-        "model": reply["agent"],
+        "model": reply["model"],
+        "agent": reply["agent"],
+        "response": response,
         "time": reply["time"],
         "in_tokens": reply["in_tokens"],
         "out_tokens": reply["out_tokens"],

@@ -60,7 +60,7 @@ LLAMA = "llama-3.3-70b-versatile"
             {LLAMA: 3, "llama-3.1-8b-instant": 1, "qwen/qwen3-32b": 1},
             "10 + 5 tokens, ok",
         ),
-        ("agent_with_tools", {MINI: 4, "gpt-4.1-mini": 2}, "the tool said 391"),
+        ("agent_with_tools", {MINI: 3, "gpt-4.1-mini": 1}, "the tool said 391"),
         ("streaming", {MINI: 4}, f"{MINI} answers"),
         ("structured_output", {MINI: 4}, "is_true=False reason='It is butterscotch.'"),
         (

@@ -1,5 +1,6 @@
 """Going on where a run ended: nobody is paid twice, and no thread is a dead end."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -19,7 +20,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import interrupt
 
 from langchain_mixture import (
     Aggregate,
@@ -253,6 +257,115 @@ async def test_a_resumed_step_keeps_to_its_quorum_and_concurrency(
     state = await invoke(None)
     assert state["mixture"]["status"] == "complete"
     assert sum(len(model.asked) for model in client.values()) == 4
+
+
+def test_where_the_quorum_is_met_nobody_is_asked_after_a_resume() -> None:
+    """A step that failed by its own code goes on with the answers that it had."""
+    broken = [True]
+
+    @dataclass(frozen=True)
+    class Stumbling(Propose):
+        def keep(self, responses: Any, replies: Any) -> Any:
+            if broken:
+                raise ValueError("not yet")
+            return super().keep(responses, replies)
+
+    client = models(*"abc")
+    graph = create_mixture(
+        [Stumbling(["a", "b", "c"], quorum=1)],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    config: Any = {**CONFIG, "max_concurrency": 1}
+    with pytest.raises(StepFailedError, match="not yet"):
+        graph.invoke(ask(), config)
+    broken.clear()
+    state = graph.invoke(None, config)
+    assert sum(len(model.asked) for model in client.values()) == 1
+    assert len(state["mixture"]["responses"]) == 1
+    assert state["mixture"]["status"] == "complete"
+
+
+@dataclass(frozen=True)
+class Pair(Propose):
+    """A step of one's own that fails unless two of its agents answer."""
+
+    def keep(
+        self, responses: Sequence[Response], replies: Sequence[Reply]
+    ) -> list[Response]:
+        kept = super().keep(responses, replies)
+        assert isinstance(kept, list)
+        return kept if len(kept) == 2 else []
+
+
+def test_saved_answers_count_for_the_quorum_of_a_resumed_step() -> None:
+    """Of a quorum of two one had answered: one more is asked, and not two."""
+    client = models("a", b=OSError("down"), c=OSError("down"))
+    graph = create_mixture(
+        [Pair(["a", "b", "c"], quorum=2)],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    config: Any = {**CONFIG, "max_concurrency": 1}
+    with pytest.raises(NoResponsesError):
+        graph.invoke(ask(), config)
+    client["b"].script = client["c"].script = None
+    state = graph.invoke(None, config)
+    assert state["mixture"]["status"] == "complete"
+    assert sum(len(model.asked) for model in client.values()) == 4
+
+
+async def test_an_interrupt_in_a_resumed_step_ends_the_calls_beside_it() -> None:
+    """While a human is asked, no other call of the step runs on unheard."""
+    down = [True]
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def consult(_: Any) -> str:
+        if down:
+            raise OSError("down")
+        await begun.wait()
+        return str(interrupt("what do you say?"))
+
+    async def hang(_: Any) -> str:
+        if down:
+            raise OSError("down")
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return "late"
+
+    agents = [RunnableLambda(str, consult), RunnableLambda(str, hang)]
+    graph = create_mixture([Propose(agents)], checkpointer=InMemorySaver())
+    with pytest.raises(NoResponsesError):
+        await graph.ainvoke(ask(), CONFIG)
+    down.clear()
+    state = await graph.ainvoke(None, CONFIG)
+    assert state["__interrupt__"][0].value == "what do you say?"
+    async with asyncio.timeout(30):
+        await cancelled.wait()
+
+
+def test_only_what_may_be_the_answer_is_saved_as_a_whole_message() -> None:
+    """Of a proposal a checkpoint holds the text, and not all that came with it."""
+
+    def said(name: str) -> AIMessage:
+        more = {"reasoning": f"the long thoughts of {name}"}
+        return AIMessage(f"{name} answers", additional_kwargs=more)
+
+    client = models(a=said("a"), b=said("b"), c=said("c"))
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    graph.invoke(ask(), CONFIG)
+    saved = repr(list(graph.get_state_history(CONFIG)))
+    assert "a answers" in saved
+    assert "thoughts of c" in saved
+    assert "thoughts of a" not in saved
 
 
 def test_a_failed_aggregator_is_asked_again_and_the_proposers_are_not() -> None:

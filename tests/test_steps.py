@@ -60,6 +60,7 @@ def reply(number: int, text: str = "", error: str | None = None) -> Reply:
         "id": f"2_x/{number}",
         "index": number,
         "attempt": 0,
+        "model": f"m{number}",
         "error": error,
         "started": 0.0,
         "time": 0.0,

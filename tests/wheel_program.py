@@ -47,15 +47,16 @@ def extras(wheel: Path) -> list[str]:
     return metadata.get_all("Provides-Extra") or []
 
 
-def try_out(requirement: str, program: str) -> None:
+def try_out(uv: str, requirement: str, program: str) -> None:
     """Run a program in an empty environment with nothing but a requirement."""
     with tempfile.TemporaryDirectory() as folder:
-        uv = [sys.executable, "-m", "uv", "--quiet"]
         python = f"{folder}/bin/python"
-        subprocess.run([*uv, "venv", "--python", sys.executable, folder], check=True)
+        subprocess.run(
+            [uv, "--quiet", "venv", "--python", sys.executable, folder], check=True
+        )
         install = ["pip", "install", "--python", python, requirement]
-        subprocess.run([*uv, *install], check=True)
-        subprocess.run([*uv, "pip", "check", "--python", python], check=True)
+        subprocess.run([uv, "--quiet", *install], check=True)
+        subprocess.run([uv, "--quiet", "pip", "check", "--python", python], check=True)
         subprocess.run(
             [python, "-I", "-W", "error", "-c", program], check=True, cwd=folder
         )

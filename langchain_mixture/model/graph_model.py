@@ -161,7 +161,7 @@ class GraphChatModel(BaseChatModel):
         run = self._carried or RUN.get()
         ours = run is not None and not run.is_begun and run.is_under(core)
         entered = run if ours and run else Run(Caller.of(core) if core else None)
-        entered.request = request
+        entered.request, entered.is_models = request, True
         return entered
 
     def _generate(

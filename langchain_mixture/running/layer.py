@@ -27,6 +27,7 @@ from langchain_mixture.records import (
     row,
 )
 from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.handoffs import refused_handoffs
 from langchain_mixture.running.limits import Budget, check_priced
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, MixtureState
@@ -79,7 +80,8 @@ class Layer:
         """Turn an error of the step's own code into one that names the step."""
         started = time.time()
         try:
-            yield
+            with refused_handoffs():
+                yield
         except GraphBubbleUp:  # LangGraph's control flow, such as an interrupt
             raise
         except Exception as error:
@@ -99,7 +101,7 @@ class Layer:
             StepFailedError: The step makes too many calls, or raises, or the
                 conversation is empty.
         """
-        if not state.get("messages"):
+        if not state.get("messages") and not run.is_models:
             raise StepFailedError(
                 f"{self.name}: the conversation is empty; messages must hold one or "
                 "more"

@@ -109,6 +109,7 @@ class Recorder:
             "id": f"{attempt.step}/{attempt.index}",
             "text": "" if message is None else message.text,
             "agent": attempt.agent.name,
+            "model": attempt.agent.model_of(message),
             "step": attempt.step,
             "parents": attempt.call["parents"],
             "tool_calls": [] if message is None else message.tool_calls,

@@ -60,6 +60,8 @@ class Run:
     """The tools and settings that the chat model was called with."""
     advice: Sequence[Response] = ()
     """The responses that the answering step was shown."""
+    is_models: bool = False
+    """Whether a chat model asks: what it is asked is the models' affair."""
     is_begun: bool = False
     """Whether a graph already runs as this run; a graph inside it needs another."""
     is_left: bool = False
