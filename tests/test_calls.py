@@ -173,7 +173,7 @@ def test_the_callers_own_temperature_is_not_the_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "truncated"),
+    ("metadata", "is_cut_off"),
     [
         ({"finish_reason": "length"}, True),
         ({"stop_reason": "max_tokens"}, True),
@@ -183,7 +183,7 @@ def test_the_callers_own_temperature_is_not_the_steps() -> None:
     ids=["OpenAI's limit", "Anthropic's limit", "OpenAI's end", "Anthropic's end"],
 )
 def test_an_answer_cut_off_at_its_token_limit_is_marked(
-    metadata: Any, truncated: bool
+    metadata: Any, is_cut_off: bool
 ) -> None:
     """As each provider says it, the row of the call tells."""
     answer = AIMessage("So", response_metadata=metadata)
@@ -191,7 +191,7 @@ def test_an_answer_cut_off_at_its_token_limit_is_marked(
         ask()
     )
     (row,) = state["mixture"]["history"][0]["llm_calls"]
-    assert row.get("truncated", False) is truncated
+    assert ("cut_off" in row) is is_cut_off
 
 
 def test_an_end_of_turn_that_was_cut_off_is_no_answer() -> None:
