@@ -14,6 +14,7 @@ from langchain_mixture.errors import (
     NoResponsesError,
     StepFailedError,
 )
+from langchain_mixture.estimates import Estimate, estimate
 from langchain_mixture.graph import create_mixture, run
 from langchain_mixture.plan import count_calls
 from langchain_mixture.presets import (
@@ -28,6 +29,7 @@ from langchain_mixture.presets import (
     self_moa,
     together_moa,
 )
+from langchain_mixture.prices import Cost, Prices, cost
 from langchain_mixture.records import (
     Call,
     HistoryRow,
@@ -68,8 +70,10 @@ __all__ = [
     "Call",
     "ChatMixture",
     "Client",
+    "Cost",
     "Diverse",
     "Dropout",
+    "Estimate",
     "Filter",
     "HistoryRow",
     "InvalidMixtureError",
@@ -80,6 +84,7 @@ __all__ = [
     "Medoid",
     "MixtureError",
     "NoResponsesError",
+    "Prices",
     "Propose",
     "Rank",
     "Refine",
@@ -95,10 +100,12 @@ __all__ = [
     "Usage",
     "Vote",
     "answered",
+    "cost",
     "council",
     "count_calls",
     "create_mixture",
     "critique",
+    "estimate",
     "exact",
     "fusion",
     "json_field",

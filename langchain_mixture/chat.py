@@ -17,6 +17,7 @@ from langchain_core.language_models import (
     ModelProfile,
 )
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
@@ -37,6 +38,7 @@ from langchain_mixture.model.graph_model import GraphChatModel, distinct
 from langchain_mixture.model.profile import outline_of, profile_of
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.plan import bounds_of, names_of
+from langchain_mixture.prices import Prices
 from langchain_mixture.runnables import leaves, unwrapped
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
@@ -135,6 +137,11 @@ class ChatMixture(GraphChatModel):
     """The maximum number of calls to agents; see `create_mixture`."""
     max_total_tokens: int | None = None
     """The maximum of tokens in all calls, by estimate; see `create_mixture`."""
+    max_cost: float | None = None
+    """The maximum of US dollars for all calls, by estimate; see `create_mixture`."""
+    prices: Any = None
+    """What tokens cost; see `create_mixture`. Given, the message's metadata has `cost`
+    beside `usage`."""
     temperature: float | None = None
     """Sampling temperature of the answering step's calls; None = the step's own."""
     max_tokens: int | None = None
@@ -167,6 +174,8 @@ class ChatMixture(GraphChatModel):
         deadline: float | None = None,
         max_calls: int | None = None,
         max_total_tokens: int | None = None,
+        max_cost: float | None = None,
+        prices: Prices | None = None,
         **kwargs: Any,
     ) -> None:
         known = type(self).model_fields
@@ -187,7 +196,15 @@ class ChatMixture(GraphChatModel):
                 f"ChatMixture: cache is {shown(kwargs['cache'])}; allowed: False. Set "
                 "cache on the models of its steps: each keeps its own answers."
             )
-        options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
+        options = Options(
+            on_failure,
+            timeout,
+            deadline,
+            max_calls,
+            max_total_tokens,
+            max_cost,
+            prices,
+        )
         agents, left = bounds_of(steps, options)[-1]
         limits = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens", "consult"}:
@@ -232,6 +249,8 @@ class ChatMixture(GraphChatModel):
             deadline=self.deadline,
             max_calls=self.max_calls,
             max_total_tokens=self.max_total_tokens,
+            max_cost=self.max_cost,
+            prices=self.prices,
         )
 
     def _compiled(self) -> _Built:
@@ -322,10 +341,10 @@ class ChatMixture(GraphChatModel):
         made = (answer.id or "run").startswith(("run", "lc_run"))
         metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]
-        keys = ("input_tokens", "output_tokens", "total_tokens")
         total = None
         if self.report_usage:
-            total = {key: usage[key] for key in keys}
+            known = UsageMetadata.__annotations__.keys() & usage.keys()
+            total = {key: usage[key] for key in known}
             for own in _OWN_TOKENS & metadata.keys():
                 del metadata[own]
         return answer.model_copy(
@@ -492,7 +511,7 @@ class ChatMixture(GraphChatModel):
         return {
             "model_name": self.model_name,
             "steps": outline_of(self.steps),
-            **vars(self._options),
+            **{k: v for k, v in vars(self._options).items() if k != "prices"},
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "stop": self.stop,

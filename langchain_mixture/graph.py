@@ -19,6 +19,7 @@ from langgraph.types import All, Checkpointer
 from langchain_mixture.agents.resolve import Client
 from langchain_mixture.errors import InvalidMixtureError, refuse, shown
 from langchain_mixture.options import OnFailure, Options
+from langchain_mixture.prices import Prices
 from langchain_mixture.records import HistoryRow
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
@@ -36,6 +37,8 @@ def create_mixture(
     deadline: float | None = None,
     max_calls: int | None = None,
     max_total_tokens: int | None = None,
+    max_cost: float | None = None,
+    prices: Prices | None = None,
     stream_proposals: bool = False,
     context_schema: type[Any] | None = None,
     checkpointer: Checkpointer = None,
@@ -72,6 +75,14 @@ def create_mixture(
             many calls a pipeline makes.
         max_total_tokens: The maximum of tokens read and written, estimated before each
             call. Once it is reached, the same happens.
+        max_cost: The maximum of US dollars, estimated before each call. Once it is
+            reached, the same happens. Every model needs a price; a chain or a graph
+            needs one under its own name.
+        prices: What tokens cost, in US dollars per million: a mapping from model names
+            to `input`, `cached_read`, `cache_written` and `output`; a function of the
+            provider and the model's name that returns these; or "genai-prices", the
+            package of that name. Given, the output's `mixture` has `cost`. `max_cost`
+            without it uses the package.
         stream_proposals: Whether `stream_mode="messages"` also delivers the tokens of
             calls that are not the answer. Their metadata has `mixture_step` and
             `mixture_agent`.
@@ -89,7 +100,8 @@ def create_mixture(
         **unknown: Misspelt keywords, which raise an error.
 
     Raises:
-        InvalidMixtureError: A step, an agent or the client cannot be used. A running
+        InvalidMixtureError: A step, an agent or the client cannot be used, or a model
+            has no price and `max_cost` is set. A running
             graph raises `StepFailedError` and `NoResponsesError`.
 
     Example:
@@ -113,6 +125,8 @@ def create_mixture(
         deadline=deadline,
         max_calls=max_calls,
         max_total_tokens=max_total_tokens,
+        max_cost=max_cost,
+        prices=prices,
         stream_proposals=stream_proposals,
     )
     layers = layers_of(steps, client, options, name)
@@ -180,6 +194,8 @@ async def run(
     deadline: float | None = None,
     max_calls: int | None = None,
     max_total_tokens: int | None = None,
+    max_cost: float | None = None,
+    prices: Prices | None = None,
     **unknown: Never,
 ) -> tuple[str, list[HistoryRow]]:
     """Answer one question with a pipeline, as mixture-llm does.
@@ -195,6 +211,8 @@ async def run(
         deadline: Seconds for the whole run; see `create_mixture`.
         max_calls: See `create_mixture`.
         max_total_tokens: See `create_mixture`.
+        max_cost: See `create_mixture`.
+        prices: See `create_mixture`; `cost(history, prices)` returns what it cost.
         **unknown: Misspelt keywords, which raise an error.
 
     Returns:
@@ -230,6 +248,8 @@ async def run(
         deadline=deadline,
         max_calls=max_calls,
         max_total_tokens=max_total_tokens,
+        max_cost=max_cost,
+        prices=prices,
     )
     state = await graph.ainvoke({"messages": [HumanMessage(query)]})
     return state["messages"][-1].text, state["mixture"]["history"]

@@ -25,6 +25,7 @@ from langchain_mixture.graph import build
 from langchain_mixture.model.graph_model import distinct
 from langchain_mixture.model.nesting import around, inner_config
 from langchain_mixture.options import OnFailure, Options
+from langchain_mixture.prices import Prices
 from langchain_mixture.records import Response
 from langchain_mixture.running.layer import layers_of
 from langchain_mixture.running.request import Request
@@ -69,6 +70,8 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         deadline: Seconds for the whole panel; see `create_mixture`.
         max_calls: See `create_mixture`.
         max_total_tokens: See `create_mixture`.
+        max_cost: US dollars for the whole panel; see `create_mixture`.
+        prices: What `max_cost` reckons with; see `create_mixture`.
 
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
@@ -97,10 +100,20 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         deadline: float | None = None,
         max_calls: int | None = None,
         max_total_tokens: int | None = None,
+        max_cost: float | None = None,
+        prices: Prices | None = None,
     ) -> None:
         super().__init__()
         check_value(consult, "consult", "MixtureMiddleware")
-        options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
+        options = Options(
+            on_failure,
+            timeout,
+            deadline,
+            max_calls,
+            max_total_tokens,
+            max_cost,
+            prices,
+        )
         layers = layers_of(steps, client, options)
         # None of them answers: the agent's model does.
         panel = [replace(layer, answering=False) for layer in layers]

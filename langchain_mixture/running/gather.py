@@ -14,6 +14,7 @@ from langchain_mixture.errors import (
     StepFailedError,
     of_kind,
 )
+from langchain_mixture.prices import cost
 from langchain_mixture.records import (
     HistoryRow,
     Kept,
@@ -79,6 +80,7 @@ def update(
         history=history,
         usage=usage_of(history),
     )
+    _add_cost(result, layer, state, replies)
     written = [r["analysis"] for r in kept if "analysis" in r]
     analysis = written[0] if written else before.get("analysis")
     # The state adds this to the last turn's, whose analysis must not stay in it.
@@ -94,6 +96,17 @@ def update(
             answer.id = None
         return {"messages": [answer], "mixture": result, "answers": {}}
     return {"mixture": result, "answers": messages}
+
+
+def _add_cost(
+    result: Result, layer: Layer, state: MixtureState, replies: Sequence[Reply]
+) -> None:
+    prices = layer.options.priced_by
+    if prices is not None:
+        with layer.blamed(state, replies):  # a function of prices may raise
+            result["cost"] = cost(result["history"], prices).record()
+    elif "cost" in state.get("mixture", {}):  # the last turn had prices
+        result["cost"] = None
 
 
 def _reasons(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
@@ -225,6 +238,8 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
             usage_metadata=message.usage_metadata,
         )
     about: dict[str, Any] = {k: result[k] for k in ("status", "reasons", "usage")}
+    if result.get("cost") is not None:
+        about["cost"] = result["cost"]
     about |= inner(message)  # a mixture that answered looks for its own advice there
     metadata = {**message.response_metadata, "mixture": about}
     return message.model_copy(update={"response_metadata": metadata})

@@ -28,7 +28,7 @@ from langchain_mixture.records import (
 )
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.handoffs import refused_handoffs
-from langchain_mixture.running.limits import Budget
+from langchain_mixture.running.limits import Budget, check_priced
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, MixtureState
 from langchain_mixture.running.waiting import Quorum
@@ -190,13 +190,16 @@ class Layer:
         """
         calls = self.calls(state, run)
         asked = [index for index in range(len(calls)) if index not in have]
-        budget = Budget.of(self.options, self._spent(state))
+        with self.blamed(state):  # a function of prices may raise
+            budget = Budget.of(self.options, self._spent(state))
         attempts: dict[int, list[Attempt]] = {index: [] for index in asked}
+        settings = run.request.arguments
         # The budget is spent in this order: no fallback takes the place of an agent.
         first = [(index, self.agents[index]) for index in asked]
         fallbacks = [(index, agent) for index in asked for agent in self.fallbacks]
         for index, agent in [*first, *fallbacks]:
             streams = self._streams(agent)
+            arguments = {**agent.arguments, **(settings if self.answering else {})}
             attempt = Attempt(
                 agent=agent,
                 call=calls[index],
@@ -206,7 +209,7 @@ class Layer:
                 attempt=len(attempts[index]),
                 timeout=self._timeout(agent),
                 ends=ends,
-                refused=budget.spend(calls[index], agent),
+                refused=budget.spend(calls[index], agent, arguments),
                 streams=streams,
                 visible=streams or self.options.stream_proposals,
                 writes=self.step.answers,
@@ -311,7 +314,7 @@ def layers_of(
     bounds = bounds_of(steps, options)
     resolve = resolver(client)
     answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
-    return [
+    layers = [
         Layer(
             step=step,
             name=node,
@@ -327,3 +330,5 @@ def layers_of(
         )
         for k, (step, node) in enumerate(zip(steps, names_of(steps), strict=True))
     ]
+    check_priced([a for x in layers for a in (*x.agents, *x.fallbacks)], options)
+    return layers

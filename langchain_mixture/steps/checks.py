@@ -94,6 +94,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "max_calls": _COUNT_OR_NONE,
     "max_total_tokens": _COUNT_OR_NONE,
+    "max_cost": (
+        lambda v: v is None or (_is_number(v, 0) and v > 0),
+        "None or US dollars > 0",
+    ),
     "on_failure": (lambda v: v in ("raise", "keep"), '"raise", "keep"'),
     "seed": (lambda v: v is None or isinstance(v, int), "None or a whole number"),
     "fn": (callable, "a function of one text, sync or async"),
