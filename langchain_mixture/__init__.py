@@ -17,6 +17,7 @@ from langchain_mixture.graph import create_mixture, run
 from langchain_mixture.plan import count_calls
 from langchain_mixture.presets import (
     TOGETHER_PROPOSERS,
+    cascade,
     council,
     critique,
     fusion,
@@ -24,6 +25,7 @@ from langchain_mixture.presets import (
     panel_vote,
     recursive,
     robust_moa,
+    self_consistency,
     self_moa,
     together_moa,
 )
@@ -50,6 +52,7 @@ from langchain_mixture.steps.asking import (
 from langchain_mixture.steps.base import Agent, Step
 from langchain_mixture.steps.counting import Diverse, Majority, Medoid
 from langchain_mixture.steps.keys import exact, json_field, letter, number
+from langchain_mixture.steps.program import until
 from langchain_mixture.steps.transforms import (
     Dropout,
     Filter,
@@ -94,6 +97,7 @@ __all__ = [
     "Usage",
     "Vote",
     "answered",
+    "cascade",
     "council",
     "count_calls",
     "create_mixture",
@@ -108,6 +112,8 @@ __all__ = [
     "recursive",
     "robust_moa",
     "run",
+    "self_consistency",
     "self_moa",
     "together_moa",
+    "until",
 ]

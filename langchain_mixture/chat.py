@@ -38,8 +38,9 @@ from langchain_mixture.runnables import leaves
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request
-from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
+from langchain_mixture.steps.program import Steps, flat
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
 """Keywords of other chat models, ignored with a warning."""
@@ -143,7 +144,7 @@ class ChatMixture(GraphChatModel):
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Steps,
         *,
         client: Client = None,
         on_failure: OnFailure = "raise",
@@ -172,6 +173,7 @@ class ChatMixture(GraphChatModel):
                 "cache on the models of its steps: each keeps its own answers."
             )
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
+        steps = flat(steps)
         agents, left = bounds_of(steps, options)[-1]
         limits = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens"}:
@@ -222,7 +224,7 @@ class ChatMixture(GraphChatModel):
         options = self._options
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
-            layers = layers_of(self.steps, self.client, options)
+            layers = layers_of(flat(self.steps), self.client, options)
             # A chat model has no thread: its graph must not take over the checkpointer
             # of a graph that calls it.
             graph = build(
@@ -234,10 +236,10 @@ class ChatMixture(GraphChatModel):
         return self._built
 
     def _answering(self) -> list[ResolvedAgent]:
-        """Return the agents of the answering step, fallbacks included."""
+        """Return the agents that may answer, fallbacks too; those of the last first."""
         layers = self._compiled().layers
-        layer = next((layer for layer in layers if layer.answering), layers[0])
-        return [*layer.agents, *layer.fallbacks]
+        found = [x for x in layers[::-1] if x.answering] or layers[:1]
+        return [agent for x in found for agent in (*x.agents, *x.fallbacks)]
 
     # -- Asking ----------------------------------------------------------------------
 
@@ -442,7 +444,7 @@ class ChatMixture(GraphChatModel):
         """
         return {
             "model_name": self.model_name,
-            "steps": outline_of(self.steps),
+            "steps": outline_of(flat(self.steps)),
             **vars(self._options),
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
@@ -458,7 +460,7 @@ class ChatMixture(GraphChatModel):
         return super()._get_invocation_params(stop=stop, **kwargs)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"
+        return f"{type(self).__name__}({' → '.join(outline_of(flat(self.steps)))})"
 
     __str__ = __repr__
 
@@ -484,7 +486,7 @@ class ChatMixture(GraphChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what this mixture can do, as far as its models are known."""
-        return profile_of(self.steps, self.client)
+        return profile_of(flat(self.steps), self.client)
 
 
 _TOOLS: Final = ("tools", "tool_choice", "tool_binding")

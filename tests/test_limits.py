@@ -181,8 +181,8 @@ async def test_a_branch_that_starts_late_does_not_ask(asynchronous: bool) -> Non
 def test_a_quorum_of_one_is_told_in_the_singular() -> None:
     """Both messages, and those that count seconds and tokens, agree with a 1."""
     quorum = Quorum(1, grace=0.0)
-    with Wait(None, None, quorum).held(lambda: None) as first:
-        first.has_answer = True
+    reply: Any = {"index": 0, "error": None}
+    quorum.take(reply)
     second = Wait(None, None, quorum)
     assert str(second.error()) == "not waited for: 1 other had answered"
     assert quorum.met == "1 other had answered"
@@ -305,7 +305,7 @@ def test_branches_that_begin_at_once_share_one_superstep() -> None:
 
         def begin(run: Run = run, shared: Any = shared) -> None:
             barrier.wait()
-            shared.append(layer.superstep(run))
+            shared.append(layer.superstep({}, run))
 
         racing = [threading.Thread(target=begin) for _ in range(8)]
         for racer in racing:
@@ -404,7 +404,7 @@ async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind(
     ("make", "message"),
     [
         (lambda: Propose(["a"], quorum=2), "quorum is 2; allowed: at most 1"),
-        (lambda: Propose(["a"], quorum=0), "quorum is 0; allowed: None or a whole"),
+        (lambda: Propose(["a"], quorum=0), "quorum is 0; allowed: None, a whole"),
         (lambda: Propose(["a"], grace=-1), "grace is -1; allowed: seconds, 0 or more"),
         (lambda: mixture_of(deadline=0), "deadline is 0; allowed: None or seconds > 0"),
         (lambda: mixture_of(max_calls=0), "max_calls is 0; allowed: None or a whole"),

@@ -21,6 +21,7 @@ from langchain_mixture.compat import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.reply import Guard, Recorder
+from langchain_mixture.running.routing import atold, told
 from langchain_mixture.running.waiting import WAIT, Quorum, Wait
 from langchain_mixture.threads import begun
 
@@ -34,9 +35,16 @@ def ask(
         gate = attempt.run.gate
         with gate.passed(attempt.index) if gate else nullcontext():
             replies.append(_ask(attempt, config, quorum))
-        if replies[-1]["outcome"] != "failed":
+            is_last = _is_last(replies, attempts)
+            if question := quorum.take(replies[-1], is_last=is_last):
+                quorum.hear(told(question))
+        if is_last:
             break
     return replies
+
+
+def _is_last(replies: Sequence[Reply], attempts: Sequence[Attempt]) -> bool:
+    return replies[-1]["outcome"] != "failed" or len(replies) == len(attempts)
 
 
 async def aask(
@@ -46,7 +54,10 @@ async def aask(
     replies: list[Reply] = []
     for attempt in attempts:
         replies.append(await _aask(attempt, config, quorum))
-        if replies[-1]["outcome"] != "failed":
+        is_last = _is_last(replies, attempts)
+        if question := quorum.take(replies[-1], is_last=is_last):
+            quorum.hear(await atold(question))
+        if is_last:
             break
     return replies
 

@@ -65,7 +65,6 @@ class Recorder:
         """Record the agent's output: an answer, or a failure if it is none."""
         message = _message(output, self._attempt.agent)
         problem = _problem(message, self._attempt)
-        self._wait.has_answer = problem is None
         if problem is not None:  # it may quote the model's text
             problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"

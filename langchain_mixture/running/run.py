@@ -73,6 +73,8 @@ class Run:
     errors: dict[tuple[str, int, int], Exception] = field(default_factory=dict)
     """What failed calls raised, by step, call and attempt, without keys. A checkpoint
     holds their words alone."""
+    doubts: dict[str, Exception] = field(default_factory=dict)
+    """What the condition of a step raised, by step name, until that step fails."""
     waits: set[Wait] = field(default_factory=set)
     """The sync calls in flight; `cancel` puts an end to their waiting."""
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)

@@ -14,7 +14,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_mixture.records import Call, Kept, Reply, Response, answered
 from langchain_mixture.runnables import name_of
 from langchain_mixture.steps import prompts
-from langchain_mixture.steps.base import Agent, Prompt, Timeout
+from langchain_mixture.steps.base import Agent, Condition, Prompt, Timeout
 from langchain_mixture.steps.checks import SHOWING, CheckedStep
 from langchain_mixture.steps.ranking import ranking
 
@@ -67,8 +67,9 @@ def _without_analysis(responses: Sequence[Response]) -> list[Response]:
 class Propose(CheckedStep):
     """Ask each agent the conversation as it is; the proposals replace what was there.
 
-    The same agent several times gives as many distinct samples. Mixture-of-Agents,
-    Wang et al. 2024, arXiv 2406.04692.
+    The same agent several times gives as many distinct samples. With `add=True` the
+    proposals are put behind what was there: so a panel is asked in waves, and `unless`
+    ends it early. Mixture-of-Agents, Wang et al. 2024, arXiv 2406.04692.
 
     Example:
         >>> len(Propose(["openai:gpt-4o"] * 6, temp=0.7).agents)
@@ -91,13 +92,21 @@ class Propose(CheckedStep):
     `messages`."""
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
-    quorum: int | None = None
-    """How many answers are enough; None = all calls are waited for."""
+    quorum: int | Condition | None = None
+    """How many answers are enough, or a condition; None = all calls are waited for."""
     grace: float = 0.0
     """Seconds that the other calls still have when the quorum is met."""
+    add: bool = False
+    """Whether the responses that were there stay, in front of the proposals. Where all
+    calls fail, the run goes on with them, whatever `on_failure`."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
-        return self.agents, len(self.agents)
+        return self.agents, len(self.agents) + (n if self.add else 0)
+
+    def keep(
+        self, responses: Sequence[Response], replies: Sequence[Reply]
+    ) -> list[Response]:
+        return [*(responses if self.add else ()), *answered(replies)]
 
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
@@ -142,8 +151,8 @@ class Synthesize(CheckedStep):
     _: KW_ONLY
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
-    quorum: int | None = None
-    """How many answers are enough; None = all calls are waited for."""
+    quorum: int | Condition | None = None
+    """How many answers are enough, or a condition; None = all calls are waited for."""
     grace: float = 0.0
     """Seconds that the other calls still have when the quorum is met."""
     of: int | None = None
@@ -262,8 +271,8 @@ class Refine(CheckedStep):
     _: KW_ONLY
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
-    quorum: int | None = None
-    """How many answers are enough; None = all calls are waited for."""
+    quorum: int | Condition | None = None
+    """How many answers are enough, or a condition; None = all calls are waited for."""
     grace: float = 0.0
     """Seconds that the other calls still have when the quorum is met."""
 
@@ -337,7 +346,7 @@ class Analyze(_Fuse):
         return [{**response, "analysis": written[0]} for response in responses]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rank(CheckedStep):
     """Let one judge, or several, choose the n best responses, best first.
 
