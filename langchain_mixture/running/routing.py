@@ -10,6 +10,7 @@ from typing import Any
 
 from langgraph.errors import GraphBubbleUp
 
+from langchain_mixture.conditions import agreed, decided, lead
 from langchain_mixture.errors import shown
 from langchain_mixture.records import HistoryRow, Response, row
 from langchain_mixture.running.layer import Layer
@@ -23,8 +24,8 @@ from langchain_mixture.threads import in_thread, wait_for
 class Route:
     """Where a run goes on after a step."""
 
-    skipped: Sequence[tuple[Layer, Condition]] = ()
-    """The steps that are skipped, each with the condition that is true."""
+    skipped: Sequence[tuple[Layer, str]] = ()
+    """The steps that are skipped, each with the condition that is true, in words."""
     goes_to: Layer | None = None
     """The step that is next; None = the end."""
     error: Exception | None = None
@@ -44,7 +45,7 @@ class Route:
         return [
             {
                 **row(layer.step, layer.name, responses, [], None),
-                "skipped": name_of_condition(condition),
+                "skipped": condition,
             }
             for layer, condition in self.skipped
         ]
@@ -82,22 +83,28 @@ def _questions(
     layers: Sequence[Layer],
 ) -> Generator[Condition, bool | Exception, Route]:
     """Yield each condition that must be asked, once; return the route."""
-    known: list[tuple[Condition, bool]] = []
-    skipped: list[tuple[Layer, Condition]] = []
+    known: list[tuple[Condition, str]] = []
+    """Those that were asked; the words are empty where one is not true."""
+    skipped: list[tuple[Layer, str]] = []
     for layer in layers:
         for condition in conditions_of(layer.step):
-            answer = next((said for one, said in known if one == condition), None)
-            if answer is None:
+            words = next((words for one, words in known if _same(one, condition)), None)
+            if words is None:
                 said = yield condition
                 if isinstance(said, Exception):
                     return Route(skipped, layer, said)
-                known.append((condition, answer := said))
-            if answer:
-                skipped.append((layer, condition))
+                words = name_of_condition(condition) if said else ""
+                known.append((condition, words))
+            if words:
+                skipped.append((layer, words))
                 break
         else:
             return Route(skipped, layer)
     return Route(skipped)
+
+
+def _same(one: Condition, other: Condition) -> bool:
+    return one is other or one == other
 
 
 def told(question: Question) -> bool | Exception:
@@ -112,9 +119,13 @@ def told(question: Question) -> bool | Exception:
 
 
 async def atold(question: Question) -> bool | Exception:
-    """Do the same on an event loop. A sync function may be slow: it gets a thread."""
+    """Do the same on an event loop. A user's function may be slow: it gets a thread."""
     try:
-        answer: Any = await in_thread(partial(_asked, question))
+        answer: Any
+        if isinstance(question.condition, agreed | decided | lead):
+            answer = question.ask()
+        else:
+            answer = await in_thread(partial(_asked, question))
         return _truth(await answer if inspect.isawaitable(answer) else answer)
     except GraphBubbleUp:
         raise

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 from langchain_mixture.errors import InvalidMixtureError, shown
 from langchain_mixture.records import Response
+from langchain_mixture.secrets import one_line
 from langchain_mixture.steps.base import Condition, Step
 from langchain_mixture.steps.checks import check_value
 
@@ -91,7 +92,7 @@ def name_of_condition(condition: Condition) -> str:
         >>> name_of_condition(all)
         'all'
     """
-    return getattr(condition, "__name__", None) or repr(condition)
+    return getattr(condition, "__name__", None) or one_line(repr(condition))
 
 
 def flat(steps: object, place: str = "steps") -> list[Step]:
