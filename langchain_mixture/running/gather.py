@@ -112,7 +112,7 @@ def update(
 
 
 def passed(layer: Layer, state: MixtureState, route: Route) -> dict[str, Any]:
-    """Return the update of a step that skips itself, as it asks its own condition."""
+    """Return the update of a step's node that has asked the step's own condition."""
     before = layer.before(state)
     history = [*before["history"], *route.rows(before["responses"])]
     result: Result = {**before, "history": history}

@@ -65,7 +65,10 @@ class Gather(Runnable[MixtureState, Any]):
     def __init__(self, layer: Layer, behind: Sequence[Layer] = ()) -> None:
         self._layer = layer
         self._behind = behind
-        self.chooses = bool(behind) and behind[0].step.unless is not None
+        asks = [layer for layer in behind[:1] if layer.step.unless is not None]
+        if layer.branches and layer.step.unless is not None:
+            asks.append(layer)  # after a resume, its own condition
+        self.chooses = bool(asks)
         """Whether it says in each run where to go on, so that no edge may."""
 
     @property
@@ -145,7 +148,7 @@ class Gather(Runnable[MixtureState, Any]):
         return True
 
     def _is_entered(self, state: MixtureState, route: Route) -> bool:
-        """Whether the step is not skipped.
+        """Whether this node makes the step's calls: no skip, and no branches.
 
         Raises:
             StepFailedError: Its condition raised an error.
@@ -153,7 +156,7 @@ class Gather(Runnable[MixtureState, Any]):
         if route.goes_to is not self._layer:
             return False
         self._blame(state, route.error)
-        return True
+        return not self._layer.branches
 
     def _blame(self, state: MixtureState, error: Exception | None) -> None:
         if error is not None:
