@@ -18,6 +18,7 @@ from langchain_mixture.graph import create_mixture, run
 from langchain_mixture.plan import count_calls
 from langchain_mixture.presets import (
     TOGETHER_PROPOSERS,
+    cascade,
     council,
     critique,
     fusion,
@@ -25,6 +26,7 @@ from langchain_mixture.presets import (
     panel_vote,
     recursive,
     robust_moa,
+    self_consistency,
     self_moa,
     together_moa,
 )
@@ -51,6 +53,7 @@ from langchain_mixture.steps.asking import (
 from langchain_mixture.steps.base import Agent, Step
 from langchain_mixture.steps.counting import Diverse, Majority, Medoid
 from langchain_mixture.steps.keys import exact, json_field, letter, number
+from langchain_mixture.steps.program import until
 from langchain_mixture.steps.transforms import (
     Dropout,
     Filter,
@@ -95,6 +98,7 @@ __all__ = [
     "Usage",
     "Vote",
     "answered",
+    "cascade",
     "council",
     "count_calls",
     "create_mixture",
@@ -109,7 +113,9 @@ __all__ = [
     "recursive",
     "robust_moa",
     "run",
+    "self_consistency",
     "self_moa",
     "together_moa",
+    "until",
     "without_tools",
 ]

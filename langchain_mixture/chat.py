@@ -43,8 +43,9 @@ from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request, binds_tools
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, AdvisedInput
-from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
+from langchain_mixture.steps.program import Steps, flat
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
 """Keywords of other chat models, ignored with a warning."""
@@ -159,7 +160,7 @@ class ChatMixture(GraphChatModel):
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Steps,
         *,
         client: Client = None,
         on_failure: OnFailure = "raise",
@@ -188,6 +189,7 @@ class ChatMixture(GraphChatModel):
                 "cache on the models of its steps: each keeps its own answers."
             )
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
+        steps = flat(steps)
         agents, left = bounds_of(steps, options)[-1]
         limits = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens", "consult"}:
@@ -238,23 +240,25 @@ class ChatMixture(GraphChatModel):
         options = self._options
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
-            layers = layers_of(self.steps, self.client, options)
+            layers = layers_of(flat(self.steps), self.client, options)
             name = self.name or "mixture"
-            first = next((k for k, x in enumerate(layers) if x.answering), 0)
+            first = next((k for k, x in enumerate(layers) if x.advised), 0)
+            # The graph from there on cannot skip the step that it begins with.
+            has_advisers = first > 0 and layers[first].step.unless is None
             self._built = _Built(
                 key,
                 layers,
                 build(layers, name=name),
                 build(layers[first:], input_schema=AdvisedInput, name=name),
-                fingerprint(name, layers) if first else "",
+                fingerprint(name, layers) if has_advisers else "",
             )
         return self._built
 
     def _answering(self) -> list[ResolvedAgent]:
-        """Return the agents of the answering step, fallbacks included."""
+        """Return the agents that may answer, fallbacks too; those of the last first."""
         layers = self._compiled().layers
-        layer = next((layer for layer in layers if layer.answering), layers[0])
-        return [*layer.agents, *layer.fallbacks]
+        found = [x for x in layers[::-1] if x.answering] or layers[:1]
+        return [agent for x in found for agent in (*x.agents, *x.fallbacks)]
 
     # -- Asking ----------------------------------------------------------------------
 
@@ -491,7 +495,7 @@ class ChatMixture(GraphChatModel):
         """
         return {
             "model_name": self.model_name,
-            "steps": outline_of(self.steps),
+            "steps": outline_of(flat(self.steps)),
             **vars(self._options),
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
@@ -515,7 +519,7 @@ class ChatMixture(GraphChatModel):
         return params
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"
+        return f"{type(self).__name__}({' → '.join(outline_of(flat(self.steps)))})"
 
     __str__ = __repr__
 
@@ -541,7 +545,7 @@ class ChatMixture(GraphChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what this mixture can do, as far as its models are known."""
-        return profile_of(self.steps, self.client)
+        return profile_of(flat(self.steps), self.client)
 
 
 _OWN_TOKENS: Final = frozenset(

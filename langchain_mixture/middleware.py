@@ -29,8 +29,9 @@ from langchain_mixture.records import Response
 from langchain_mixture.running.layer import layers_of
 from langchain_mixture.running.request import Request
 from langchain_mixture.running.run import Run
-from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
+from langchain_mixture.steps.program import Steps, flat
 from langchain_mixture.steps.prompts import ADVICE, analysis_of, numbered
 
 try:
@@ -87,7 +88,7 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Steps,
         *,
         consult: Consult = "turn",
         client: Client = None,
@@ -101,9 +102,9 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         super().__init__()
         check_value(consult, "consult", "MixtureMiddleware")
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
-        layers = layers_of(steps, client, options)
+        layers = layers_of(flat(steps), client, options)
         # None of them answers: the agent's model does.
-        panel = [replace(layer, answering=False) for layer in layers]
+        panel = [replace(layer, answering=False, advised=False) for layer in layers]
         self._graph: Any = build(panel, name=name)
         self._consult = consult
         self._name = name
