@@ -224,7 +224,7 @@ class ChatMixture(GraphChatModel):
         options = self._options
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
-            layers = layers_of(flat(self.steps), self.client, options)
+            layers = layers_of(self.steps, self.client, options)
             # A chat model has no thread: its graph must not take over the checkpointer
             # of a graph that calls it.
             graph = build(
@@ -444,7 +444,7 @@ class ChatMixture(GraphChatModel):
         """
         return {
             "model_name": self.model_name,
-            "steps": outline_of(flat(self.steps)),
+            "steps": outline_of(self.steps),
             **vars(self._options),
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
@@ -460,7 +460,7 @@ class ChatMixture(GraphChatModel):
         return super()._get_invocation_params(stop=stop, **kwargs)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({' → '.join(outline_of(flat(self.steps)))})"
+        return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"
 
     __str__ = __repr__
 
@@ -486,7 +486,7 @@ class ChatMixture(GraphChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what this mixture can do, as far as its models are known."""
-        return profile_of(flat(self.steps), self.client)
+        return profile_of(self.steps, self.client)
 
 
 _TOOLS: Final = ("tools", "tool_choice", "tool_binding")
