@@ -3,37 +3,68 @@
 PYTHON ?= python3
 PIP := -m pip --disable-pip-version-check --quiet
 BIN := .venv/bin
+UV := .venv-uv/bin/uv
+# More workers than cores: many tests wait.
+WORKERS ?= 4
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadgroup
 export PIP_ROOT_USER_ACTION := ignore
+# Keep compiled tests, wherever this is switched off: else each worker compiles its own.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint soak clean
+.PHONY: demo test coverage test-hosts test-lowest test-newest lint dist constraints bench-agents soak clean
 
-demo: .venv/.demo  ## answer a question with a Self-MoA; MODEL=openai:gpt-4o-mini for another model
-	@$(BIN)/python examples/demo.py $(QUESTION)
+# QUESTION and MODEL reach it as environment variables: no shell reads them.
+demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
+	@$(BIN)/python examples/demo.py
 
-test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests
-	$(BIN)/python -m pytest
+test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests, with the versions in constraints.txt; COVER=--cov holds coverage, too
+	$(BIN)/python $(PYTEST) $(COVER)
+
+# What pyproject.toml allows at the least, and at the most: nothing here is pinned.
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest test-newest: test-%: $(UV)  ## tests with the lowest, the newest versions allowed
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv-$*
+	$(UV) pip compile --quiet --python .venv-$* --all-extras --resolution $(RESOLUTION) --output-file .venv-$*/versions.txt pyproject.toml
+	$(UV) pip install --quiet --python .venv-$* --constraints .venv-$*/versions.txt --editable . --requirements pyproject.toml --all-extras --group dev
+	$(UV) pip list --python .venv-$* | grep -E "^(lang|openai|pydantic |tenacity|typing)"
+	.venv-$*/bin/python $(PYTEST)
+
+test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures for models
+	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+dist: $(UV)  ## build the wheel; with each extra it imports and answers in an empty environment
+	rm -rf dist
+	$(UV) build --quiet
+	$(PYTHON) tests/wheel_program.py $(UV) dist/*.whl
+
+constraints: $(UV)  ## write the newest versions of everything into constraints.txt
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in a minute
+	$(BIN)/python benchmarks/agents.py
+
 soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
 	$(BIN)/python benchmarks/soak.py
 
 clean:
-	rm -rf .venv .venv-litellm .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* dist .mypy_cache .pytest_cache .ruff_cache .coverage
 
-.venv/.demo: pyproject.toml examples/local_model.py
+.venv/.demo: pyproject.toml constraints.txt examples/local_model.py
 	@echo "Installing into .venv (about a minute, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python $(PIP) install --upgrade "pip>=25.1"
-	@$(BIN)/python $(PIP) install --editable ".[langchain,openai]"
+	@$(BIN)/python $(PIP) install --constraint constraints.txt --editable ".[langchain,openai]"
 	@$(BIN)/python examples/local_model.py install
 	@touch $@
 
 .venv/.dev: .venv/.demo
-	$(BIN)/python $(PIP) install --editable . --group dev
+	$(BIN)/python $(PIP) install --constraint constraints.txt --editable . --group dev
 	@touch $@
 
 # LiteLLM needs openai < 3, so it has an environment of its own.
@@ -41,4 +72,15 @@ clean:
 	$(PYTHON) -m venv .venv-litellm
 	.venv-litellm/bin/python $(PIP) install --upgrade "pip>=25.1"
 	.venv-litellm/bin/python $(PIP) install --editable . --group litellm
+	@touch $@
+
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python $(PIP) install "uv>=0.9,<1"
+
+# The hosts bring the packages of several providers, and their tests need more.
+.venv-hosts/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-hosts
+	.venv-hosts/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-hosts/bin/python $(PIP) install --editable . --group hosts
 	@touch $@

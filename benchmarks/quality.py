@@ -2,7 +2,7 @@
 
 Reads `../shared/recorded/` (answers of 2024's models to MMLU-Pro, samples of single
 models), replays them as chat models through real pipelines, and writes a Markdown page.
-About ten minutes on two cores; `--quick` takes one, and shows less.
+About a quarter of an hour on two cores; `--quick` takes a minute, and shows less.
 
     python benchmarks/quality.py [--quick] [PAGE.md]
 """
@@ -28,7 +28,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from langchain_mixture import Propose, Reply, Response, Step
+from langchain_mixture import Majority, Propose, letter
 from langchain_mixture.evaluation import (
     Comparison,
     choose,
@@ -108,26 +108,9 @@ class Replay(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-@dataclass(frozen=True)
-class Plurality(Step):
-    """Keep the first response of the answer that most responses give."""
-
-    key: Callable[[str], Any] = str
-
-    def keep(
-        self, responses: Sequence[Response], replies: Sequence[Reply]
-    ) -> list[Response]:
-        winner = plurality([self.key(response["text"]) for response in responses])
-        return [r for r in responses if self.key(r["text"]) == winner][:1]
-
-
 def plurality(answers: Sequence[Any]) -> Any:
     counts = Counter(answer for answer in answers if answer is not None)
     return max(counts, key=lambda answer: counts[answer], default=None)
-
-
-def letter(text: str) -> str | None:
-    return text if text in LETTERS else None
 
 
 def right(rows: Sequence[Record], model: str) -> list[bool]:
@@ -160,7 +143,7 @@ def whole_file(rows: Sequence[Record]) -> tuple[Comparison, Row]:
     }
     begun = time.perf_counter()
     found = compare(
-        {name: [Propose(agents), Plurality(letter)] for name, agents in VOTES.items()},
+        {name: [Propose(agents), Majority(letter)] for name, agents in VOTES.items()},
         [{"input": row["id"], "gold": row["gold"]} for row in rows],
         matches(letter),
         client=client,
@@ -389,7 +372,7 @@ def self_consistency(name: str, key: Callable[[Record], str]) -> Row:
         for row in rows
     }
     found = compare(
-        {"ten": [Propose(["one"] * 10), Plurality()]},
+        {"ten": [Propose(["one"] * 10), Majority(str)]},
         [{"input": row["id"]} for row in rows],
         lambda example, answer: answer in rights[example["input"]],
         client={"one": Replay(model="one", recorded=texts)},
@@ -439,7 +422,7 @@ def main(arguments: Sequence[str]) -> None:
         first,
         *(("", str(verdict)) for verdict in found.verdicts.values()),
         smaller(rows, seeds // 2),
-        *false_claims(rows, 10 if quick else 1000),
+        *false_claims(rows, 10 if quick else 4000),
         halves(rows, 6 if quick else 100),
         pools(rows, seeds),
         liars(rows[:200] if quick else rows),

@@ -46,9 +46,29 @@ def weights() -> Path:
 def local_model() -> Iterator[str]:
     """Serve the model on a free loopback port while the context lasts.
 
+    The server is a process of its own: in this one, Ctrl-C while it starts would hang.
+
     Yields:
         The base URL of an OpenAI-compatible API.
     """
+    with subprocess.Popen(
+        [sys.executable, __file__, "serve"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for this process, which ends that one
+    ) as server:
+        try:
+            url = server.stdout.readline().strip() if server.stdout else ""
+            if not url:
+                raise SystemExit(server.wait() or 1)  # it has said why
+            yield url
+        finally:
+            server.kill()
+
+
+def serve() -> None:
+    """Serve the model, print the base URL, and end where standard input does."""
     path = weights()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # else a busy core stalls it
     import xllamacpp
@@ -61,18 +81,15 @@ def local_model() -> Iterator[str]:
     params.port = 0
     params.verbosity = -1
     server = xllamacpp.Server(params)
-    try:
-        yield f"{server.listening_address}/v1"
-    finally:
-        del server  # it has no stop(): dropping it closes it
+    print(f"{server.listening_address}/v1", flush=True)
+    sys.stdin.read()
+    del server  # it has no stop(): dropping it closes it
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["install"]:
         install()
     elif sys.argv[1:] == ["serve"]:
-        with local_model() as url:
-            print(url, flush=True)
-            sys.stdin.read()
+        serve()
     else:
         raise SystemExit(__doc__)

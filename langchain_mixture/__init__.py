@@ -5,6 +5,7 @@ a list of steps: `ChatMixture` makes a chat model of it, `create_mixture` a Lang
 graph, and `run` answers one question.
 """
 
+from langchain_mixture.advice import without_tools
 from langchain_mixture.agents.resolve import Client
 from langchain_mixture.chat import ChatMixture
 from langchain_mixture.errors import (
@@ -116,4 +117,5 @@ __all__ = [
     "self_moa",
     "together_moa",
     "until",
+    "without_tools",
 ]

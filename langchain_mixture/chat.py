@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from langchain_core.language_models import (
@@ -21,6 +23,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
+from langchain_mixture.advice import advised, carrying, fingerprint
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
 from langchain_mixture.agents.wrappers import with_model
 from langchain_mixture.errors import (
@@ -34,10 +37,12 @@ from langchain_mixture.model.graph_model import GraphChatModel, distinct
 from langchain_mixture.model.profile import outline_of, profile_of
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.plan import bounds_of, names_of
-from langchain_mixture.runnables import leaves
+from langchain_mixture.runnables import leaves, unwrapped
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
-from langchain_mixture.running.request import Request
+from langchain_mixture.running.request import Request, binds_tools
+from langchain_mixture.running.run import Run
+from langchain_mixture.running.state import NOTHING, AdvisedInput
 from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
 from langchain_mixture.steps.program import Steps, flat
@@ -59,6 +64,10 @@ class _Built:
     key: tuple[Any, ...] = ()
     layers: list[Layer] = field(default_factory=list)
     graph: MixtureGraph | None = None
+    advised: MixtureGraph | None = None
+    """The graph from the answering step on, for advice that is taken over."""
+    by: str = ""
+    """Tells the pipeline's advice from that of others; empty where it has none."""
 
     def is_of(self, key: tuple[Any, ...]) -> bool:
         # Identity and not equality: steps and clients may be objects of any kind, and
@@ -86,8 +95,10 @@ class ChatMixture(GraphChatModel):
     structured output, and is traced as one model with its graph beneath.
 
     The message's `response_metadata["mixture"]` has `status`, `reasons` and `usage`.
-    Its `usage_metadata` is None, because the models inside report their own tokens;
-    `report_usage=True` puts the total there.
+    Its `usage_metadata` has the tokens of the call that wrote the answer, which is what
+    middleware needs to compact a conversation in time; callbacks and traces have them
+    from the model inside, once. `report_usage=True` puts the total of all calls there,
+    for callbacks, too.
 
     Raises:
         InvalidMixtureError: An argument cannot be used. Names are resolved when the
@@ -131,6 +142,11 @@ class ChatMixture(GraphChatModel):
     """Limit of the answer, in tokens; None = the answering step's own."""
     stop: list[str] | None = None
     """Strings at which the answering step's calls stop writing."""
+    consult: Any = "turn"
+    """When the advisers, the steps before the answering one, are asked: "turn" = once
+    when the user has spoken, and not again while tools are called; n = anew after n
+    answers (1 = at every call); a function of the messages = when it returns True.
+    Otherwise the answering model goes on with the advice that was given."""
     report_usage: bool = False
     """Whether the message carries the total of all calls. A callback that adds up
     usage would then count every token twice."""
@@ -176,7 +192,7 @@ class ChatMixture(GraphChatModel):
         steps = flat(steps)
         agents, left = bounds_of(steps, options)[-1]
         limits = {key: value for key, value in vars(options).items() if key in known}
-        for key in kwargs.keys() & {"temperature", "max_tokens"}:
+        for key in kwargs.keys() & {"temperature", "max_tokens", "consult"}:
             check_value(kwargs[key], key, "ChatMixture")
         try:
             super().__init__(**{"steps": steps, "client": client, **limits, **kwargs})
@@ -206,7 +222,7 @@ class ChatMixture(GraphChatModel):
         return create_mixture(
             self.steps,
             client=self.client,
-            name=self.name or "mixture",
+            name=self.name,
             **vars(self._options),
         )
 
@@ -225,14 +241,15 @@ class ChatMixture(GraphChatModel):
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
             layers = layers_of(self.steps, self.client, options)
-            # A chat model has no thread: its graph must not take over the checkpointer
-            # of a graph that calls it.
-            graph = build(
+            name = self.name or "mixture"
+            first = next((k for k, x in enumerate(layers) if x.answering), 0)
+            self._built = _Built(
+                key,
                 layers,
-                checkpointer=False,
-                name=self.name or "mixture",
+                build(layers, name=name),
+                build(layers[first:], input_schema=AdvisedInput, name=name),
+                fingerprint(name, layers) if first else "",
             )
-            self._built = _Built(key, layers, graph)
         return self._built
 
     def _answering(self) -> list[ResolvedAgent]:
@@ -249,8 +266,18 @@ class ChatMixture(GraphChatModel):
         stop: list[str] | None,
         kwargs: dict[str, Any],
     ) -> tuple[Any, dict[str, Any], Request]:
-        inputs = {"messages": distinct(messages)}
-        return self._compiled().graph, inputs, self._request(stop, kwargs)
+        built = self._compiled()
+        request = self._request(stop, kwargs)
+        inputs: dict[str, Any] = {"messages": distinct(messages)}
+        if not built.by:
+            return built.graph, inputs, request
+        about = advised(messages, self.consult, built.by)
+        request = replace(request, advised=about)
+        if about.asks:
+            return built.graph, inputs, request
+        responses = [] if about.now is None else list(about.now.responses)
+        inputs["mixture"] = {**NOTHING, "responses": responses}
+        return built.advised, inputs, request
 
     def _request(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Request:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -276,7 +303,7 @@ class ChatMixture(GraphChatModel):
             arguments=arguments,
         )
 
-    def _message(self, state: dict[str, Any]) -> AIMessage:
+    def _message(self, state: dict[str, Any], run: Run) -> AIMessage:
         """Return the graph's answer as this model's message."""
         if interrupts := state.get("__interrupt__"):
             raise StepFailedError(
@@ -286,13 +313,29 @@ class ChatMixture(GraphChatModel):
                 history=state.get("mixture", {}).get("history", []),
             )
         answer: AIMessage = state["messages"][-1]
-        # No id: core gives the message that of the model's run, as for any chat model.
+        run.answer_usage = answer.usage_metadata
+        about = run.request.advised
+        # Carried once: in each answer of a turn it would multiply what a thread keeps.
+        rests = about is not None and about.asks
+        if rests and (answer.tool_calls or self.consult != "turn"):
+            answer = carrying(answer, run.advice, self._compiled().by)
+        # An id that core made of the inner run is not the provider's: core makes one of
+        # this model's run.
+        made = (answer.id or "run").startswith(("run", "lc_run"))
         metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]
         keys = ("input_tokens", "output_tokens", "total_tokens")
-        total = {key: usage[key] for key in keys} if self.report_usage else None
+        total = None
+        if self.report_usage:
+            total = {key: usage[key] for key in keys}
+            for own in _OWN_TOKENS & metadata.keys():
+                del metadata[own]
         return answer.model_copy(
-            update={"id": None, "response_metadata": metadata, "usage_metadata": total}
+            update={
+                "id": None if made else answer.id,
+                "response_metadata": metadata,
+                "usage_metadata": total,
+            }
         )
 
     # -- Tools and structured output -------------------------------------------------
@@ -339,16 +382,13 @@ class ChatMixture(GraphChatModel):
             else convert_to_openai_tool(tool, strict=strict)
             for tool in tools
         ]
-        request = Request(tuple(tools), tool_choice, kwargs)
         for agent in self._answering():
-            try:
-                request.bound(agent.runnable, answering=True)
-            except NotImplementedError:
+            if not all(map(binds_tools, unwrapped(agent.runnable))):
                 raise InvalidMixtureError(
                     f"{agent.name!r}, which answers, cannot bind tools "
                     f"({shown(next(leaves(agent.runnable)))}); the last step that "
                     "writes needs a model that calls tools."
-                ) from None
+                )
         bound = {
             "tools": written,  # for traces, and for those who look at what is bound
             "tool_choice": tool_choice,
@@ -402,6 +442,9 @@ class ChatMixture(GraphChatModel):
                 f"with_structured_output has no option {min(kwargs)!r} for the method "
                 "function_calling; allowed: include_raw, method, strict."
             )
+        with suppress(InvalidMixtureError, TypeError):  # as the model's own would ask
+            options = {"method": "function_calling", "strict": strict}
+            return self._structured_by_model(schema, include_raw, options)
         chain = super().with_structured_output(schema, include_raw=include_raw)
         if strict is None:
             return chain
@@ -423,6 +466,12 @@ class ChatMixture(GraphChatModel):
             raise InvalidMixtureError(
                 f"method is {given['method']!r}, which needs answering models of one "
                 f'class; they are: {names}. Allowed for all: "function_calling".'
+            )
+        method = type(models[0]).with_structured_output
+        if "method" not in inspect.signature(method).parameters:
+            raise InvalidMixtureError(
+                f"{type(models[0]).__name__}.with_structured_output has no method; "
+                'allowed: "function_calling".'
             )
         chain = models[0].with_structured_output(
             schema, include_raw=include_raw, **given
@@ -459,6 +508,14 @@ class ChatMixture(GraphChatModel):
         kwargs.pop("tool_binding", None)
         return super()._get_invocation_params(stop=stop, **kwargs)
 
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        """Name the answering model's provider: its messages are said to be of it."""
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        with suppress(InvalidMixtureError):
+            if (provider := self._answering()[0].provider) is not None:
+                params["ls_provider"] = provider
+        return params
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"
 
@@ -487,6 +544,12 @@ class ChatMixture(GraphChatModel):
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what this mixture can do, as far as its models are known."""
         return profile_of(self.steps, self.client)
+
+
+_OWN_TOKENS: Final = frozenset(
+    {"token_usage", "usage", "token_count", "eval_count", "prompt_eval_count"}
+)
+"""Where providers have the tokens of one call: OpenAI, Anthropic, Cohere, Ollama."""
 
 
 _TOOLS: Final = ("tools", "tool_choice", "tool_binding")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableParallel
 from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
@@ -43,6 +44,17 @@ def is_message_stream(handler: BaseCallbackHandler) -> bool:
     return makes_models_stream(handler) and type(handler).__module__.startswith(
         "langgraph"
     )
+
+
+def provider_of(model: object) -> str | None:
+    """Return the provider that a chat model names to LangSmith, such as `openai`.
+
+    Messages say which provider's blocks they hold, and middleware compares the two.
+    LangChain's own middleware reads it in the same way.
+    """
+    params: dict[str, Any] = getattr(model, "_get_ls_params", dict)()
+    provider = params.get("ls_provider")
+    return provider if isinstance(provider, str) else None
 
 
 @contextmanager
@@ -86,6 +98,35 @@ def made_into(
     """
     made = {key: value for key, value in vars(graph).items() if key != "__orig_class__"}
     return kind(**made, **more)
+
+
+def saver_of(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
+    """Return the checkpointer of the LangGraph run that one is a node of, or None.
+
+    Its serializer tells whether a checkpoint can carry a reply. An error of its own
+    comes up too late, out of the whole run. None where it is not found.
+    """
+    saver = (config.get("configurable") or {}).get("__pregel_checkpointer")
+    return saver if isinstance(saver, BaseCheckpointSaver) else None
+
+
+def takes_up(config: RunnableConfig, goes_on: bool) -> bool:
+    """Whether a run takes over the answers that its thread saved in the step begun.
+
+    Time travel does not: it makes all calls of that step again. A graph inside another
+    one is told by that one, under private names, whether it goes on. Without this, a
+    resumed step waits for a quorum that is met. `test_resume.py` holds it.
+
+    Args:
+        config: What the graph was called with, and what is around it.
+        goes_on: Whether its input says so; in a graph by itself that decides.
+    """
+    known = config.get("configurable") or {}
+    if known.get("checkpoint_id") or known.get("__pregel_replay_state"):
+        return False
+    if saver_of(config) is not None:
+        return bool(known.get("__pregel_resuming"))
+    return goes_on
 
 
 def outer_runner(config: RunnableConfig | None) -> object | None:

@@ -5,8 +5,8 @@ MixtureError
 └── StepFailedError (RuntimeError)       running: a step has no usable response
     └── NoResponsesError                 … and neither had any step before it
 
-Where a step's calls failed alike, its error is also of the kind that LangChain has for
-such a failure, such as `langchain_core.exceptions.ModelRateLimitError`.
+Where a step's calls failed alike, its error is also of the kind that their errors are:
+the provider's, or one of LangChain's, such as `ModelRateLimitError`, or Python's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -65,11 +66,20 @@ class StepFailedError(MixtureError, RuntimeError):
         errors: Sequence[BaseException] = (),
     ) -> None:
         super().__init__(message)
+        self._message = message
+        # Of a provider's kind, it has the plain facts that such an error has: a code, a
+        # body. The whole response stays with the cause: it may quote a key.
+        facts = vars(errors[0]) if errors else {}
+        plain = str | int | float | dict | list | None  # type: ignore[type-arg]  # a check
+        vars(self).update({k: v for k, v in facts.items() if isinstance(v, plain)})
         self.responses = list(responses)
         self.history = list(history)
         self.errors = list(errors)
         self.status_code = _status_of(self.errors)
         self.__cause__ = self.errors[0] if self.errors else None
+
+    def __str__(self) -> str:
+        return self._message
 
 
 class NoResponsesError(StepFailedError):
@@ -81,8 +91,9 @@ def of_kind(
 ) -> type[StepFailedError]:
     """Return a class of error that is also of the kind that all errors are.
 
-    LangChain acts on these kinds: middleware retries what `is_retryable`, and compacts
-    a conversation after a `ContextOverflowError`.
+    LangChain and its users act on these kinds: middleware retries what `is_retryable`,
+    and compacts a conversation after a `ContextOverflowError`; `with_retry` and
+    `except` name a provider's classes, or Python's.
 
     Args:
         kind: The class of error to raise.
@@ -94,42 +105,44 @@ def of_kind(
         >>> issubclass(overload, ModelRateLimitError), overload.is_retryable
         (True, True)
     """
-    if not errors or not all(isinstance(error, ModelError) for error in errors):
-        return kind
-    core = next(
-        base
-        for base in type(errors[0]).__mro__
-        if base.__module__ == ModelError.__module__
-        and all(isinstance(error, base) for error in errors)
-    )
-    retry = any(error.is_retryable for error in errors if isinstance(error, ModelError))
-    return _joined(kind, core, retry)  # type: ignore[arg-type]  # mypy: hash of errors
+    retry = any(getattr(error, "is_retryable", False) for error in errors)
+    for base in type(errors[0]).__mro__ if errors else ():
+        if base is Exception:
+            break
+        if all(isinstance(error, base) for error in errors):
+            with suppress(TypeError):  # some classes cannot be joined with others
+                return _joined(kind, base, retry)  # type: ignore[arg-type]  # mypy: hash of errors
+    return kind
 
 
 @cache
 def _joined(
-    kind: type[StepFailedError], core: type[BaseException], is_retryable: bool
+    kind: type[StepFailedError], base: type[BaseException], is_retryable: bool
 ) -> type[StepFailedError]:
+    if issubclass(kind, base):
+        return kind
+
     def __reduce__(error: StepFailedError) -> Any:  # noqa: N807  # it becomes a method
-        made = (kind, core, is_retryable, error.args)
+        made = (kind, base, is_retryable, error.args)
         return _unpickled, made, vars(error)
 
-    namespace = {
+    namespace: dict[str, Any] = {
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,
         "__reduce__": __reduce__,
-        "is_retryable": is_retryable,
     }
-    return type(kind.__name__, (kind, core), namespace)
+    if issubclass(base, ModelError):
+        namespace["is_retryable"] = is_retryable
+    return type(kind.__name__, (kind, base), namespace)
 
 
 def _unpickled(
     kind: type[StepFailedError],
-    core: type[BaseException],
+    base: type[BaseException],
     is_retryable: bool,
     args: tuple[Any, ...],
 ) -> StepFailedError:
-    return _joined(kind, core, is_retryable)(*args)  # type: ignore[arg-type]  # as above
+    return _joined(kind, base, is_retryable)(*args)  # type: ignore[arg-type]  # as above
 
 
 def _status_of(errors: Iterable[object]) -> int | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Never
 
 from langchain_core.messages import HumanMessage
+from langgraph.cache.base import BaseCache
 from langgraph.graph import START, StateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
@@ -42,7 +43,10 @@ def create_mixture(
     store: BaseStore | None = None,
     interrupt_before: All | Sequence[str] | None = None,
     interrupt_after: All | Sequence[str] | None = None,
-    name: str = "mixture",
+    cache: BaseCache[Any] | None = None,
+    debug: bool = False,
+    transformers: Sequence[Any] | None = None,
+    name: str | None = None,
     **unknown: Never,
 ) -> MixtureGraph:
     """Build the graph of a pipeline: `{"messages": [...]}` in and out.
@@ -80,7 +84,11 @@ def create_mixture(
         interrupt_before: Names of steps or branches, such as `2_aggregate`. A step with
             several branches is interrupted before any of its calls is made.
         interrupt_after: Names of steps or branches.
-        name: The graph's name in traces, and as an agent of another graph.
+        cache: Passed on.
+        debug: Passed on.
+        transformers: Passed on.
+        name: The graph's name in traces and as an agent of another graph, and the name
+            of the answer; None = "mixture", and the answer has its model's.
         **unknown: Misspelt keywords, which raise an error.
 
     Raises:
@@ -110,7 +118,10 @@ def create_mixture(
         max_total_tokens=max_total_tokens,
         stream_proposals=stream_proposals,
     )
-    layers = layers_of(steps, client, options)
+    layers = layers_of(steps, client, options, name)
+    given: dict[str, Any] = (
+        {} if transformers is None else {"transformers": transformers}
+    )
     return build(
         layers,
         context_schema=context_schema,
@@ -118,7 +129,10 @@ def create_mixture(
         store=store,
         interrupt_before=_nodes(interrupt_before, {x.name: x.branches for x in layers}),
         interrupt_after=_nodes(interrupt_after, {}),
-        name=name,
+        cache=cache,
+        debug=debug,
+        name=name or "mixture",
+        **given,
     )
 
 
@@ -126,6 +140,7 @@ def build(
     layers: Sequence[Layer],
     *,
     context_schema: type[Any] | None = None,
+    input_schema: type[Any] = MixtureInput,
     **compiled: Any,
 ) -> MixtureGraph:
     """Wire layers into a graph.
@@ -133,12 +148,13 @@ def build(
     Args:
         layers: The steps in their places.
         context_schema: See `create_mixture`.
+        input_schema: What goes in.
         **compiled: Passed to `StateGraph.compile`.
     """
     builder = StateGraph(
         MixtureState,
         context_schema=context_schema,
-        input_schema=MixtureInput,
+        input_schema=input_schema,
         output_schema=MixtureOutput,
     )
     for entry in layers[0].entries:
@@ -155,7 +171,8 @@ def build(
             builder.add_node(branch, Branch(layer, index))
             builder.add_edge(branch, layer.name)
     widest = max(len(layer.agents) for layer in layers)
-    return MixtureGraph.of(builder.compile(**compiled), widest)
+    has_quorum = any(layer.step.quorum is not None for layer in layers)
+    return MixtureGraph.of(builder.compile(**compiled), widest, has_quorum)
 
 
 async def run(

@@ -19,7 +19,7 @@ class Response(TypedDict):
     """Unique within a turn, such as `1_propose/0`."""
     text: str
     agent: str
-    """The name of the agent that wrote it."""
+    """The name of the agent that wrote it, in the pipeline."""
     step: str
     """The name of the step that wrote it, such as `1_propose`."""
     parents: list[str]
@@ -82,6 +82,8 @@ class Reply(Response):
     """The position of the call in its step, from 0."""
     attempt: int
     """0 for the step's agent, 1 and up for its fallbacks."""
+    model: str
+    """The model that was asked; see `LLMCall`."""
     error: str | None
     """Why there is no response, in one line; None if there is one."""
     started: float
@@ -92,8 +94,8 @@ class Reply(Response):
     out_tokens: int
     estimated_tokens: int
     """An estimate of the tokens read and written; 0 if the model reports its own."""
-    truncated: bool
-    """Whether the answer was cut off at the token limit."""
+    cut_off: str | None
+    """What cut the response off, such as `at its token limit`; None if it is whole."""
     message: AIMessage | None
     """The model's own message, where it may become the answer; beside an error only
     where nothing better is left, such as a refusal."""
@@ -107,7 +109,12 @@ class LLMCall(TypedDict):
     """One call in the history."""
 
     model: str
-    """The name of the agent."""
+    """The model that was asked, under its agent's name. Where several models may answer
+    for an agent, as with fallbacks, it is the one that did, if its message says so."""
+    agent: str
+    """The name of the agent in the pipeline."""
+    response: str | None
+    """The id of its response; None if it has none."""
     time: float
     """Seconds."""
     in_tokens: int
@@ -115,8 +122,9 @@ class LLMCall(TypedDict):
     error: NotRequired[str]
     estimated_tokens: NotRequired[int]
     """An estimate of the tokens read and written; present if none were reported."""
-    truncated: NotRequired[bool]
-    """Present and true if the answer was cut off at the token limit."""
+    cut_off: NotRequired[str]
+    """What cut the response off: `at its token limit`, `by a content filter` or `by its
+    provider`; absent if it is whole."""
     shown: NotRequired[list[str]]
     """The ids of the responses that the model was shown, in this order."""
 
@@ -155,7 +163,7 @@ class Usage(Tokens):
     """Tokens of a whole turn."""
 
     models: dict[str, Tokens]
-    """By agent, under its name in the pipeline."""
+    """By the model of each call in the history."""
     steps: dict[str, Tokens]
     """By step, such as `1_propose`."""
 
@@ -164,10 +172,11 @@ class Result(TypedDict):
     """The outcome of a turn, apart from its answer."""
 
     status: Literal["complete", "degraded"]
-    """`complete` only if in each step every call answered or the quorum was met."""
+    """`complete` only if in each step every call answered or the quorum was met, and
+    the answer is whole."""
     reasons: list[str]
     """What went wrong, one sentence each. A quorum that was met without all answers
-    is noted here too. Empty if every call answered."""
+    and a proposal that was cut off are noted here too. Empty if nothing did."""
     responses: list[Response]
     """The responses that the last step kept; the first one is the answer."""
     history: list[HistoryRow]
@@ -236,7 +245,7 @@ def row(
         "name": name,
         "outputs": [response["text"] for response in kept],
         "responses": [response["id"] for response in kept],
-        "llm_calls": calls_of(replies),
+        "llm_calls": calls_of(replies, kept),
         "step_time": now - begun,
     }
     if note:
@@ -244,14 +253,33 @@ def row(
     return written
 
 
-def calls_of(replies: Sequence[Reply]) -> list[LLMCall]:
-    """Return the history entries of the calls that were made."""
-    return [_call(reply) for reply in replies if reply["outcome"] != "not asked"]
+def calls_of(replies: Sequence[Reply], kept: Sequence[Response] = ()) -> list[LLMCall]:
+    """Return the history entries of the calls that were made.
+
+    Args:
+        replies: What came of them.
+        kept: The responses that their step passed on. A last resort, such as a refusal,
+            is a response only if it is among them.
+    """
+    last_resorts = {response["id"] for response in kept}
+    # All attempts at a call have one id: its response is that of the last one.
+    authors = {
+        reply["id"]: reply
+        for reply in replies
+        if reply["error"] is None or (reply["message"] and reply["id"] in last_resorts)
+    }
+    return [
+        _call(reply, reply["id"] if authors.get(reply["id"]) is reply else None)
+        for reply in replies
+        if reply["outcome"] != "not asked"
+    ]
 
 
-def _call(reply: Reply) -> LLMCall:
+def _call(reply: Reply, response: str | None) -> LLMCall:
     call: LLMCall = {
-        "model": reply["agent"],
+        "model": reply["model"],
+        "agent": reply["agent"],
+        "response": response,
         "time": reply["time"],
         "in_tokens": reply["in_tokens"],
         "out_tokens": reply["out_tokens"],
@@ -260,8 +288,8 @@ def _call(reply: Reply) -> LLMCall:
         call["error"] = reply["error"]
     if reply["estimated_tokens"]:
         call["estimated_tokens"] = reply["estimated_tokens"]
-    if reply["truncated"]:
-        call["truncated"] = True
+    if reply["cut_off"]:
+        call["cut_off"] = reply["cut_off"]
     if reply["parents"]:
         call["shown"] = reply["parents"]
     return call

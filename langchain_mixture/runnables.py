@@ -42,6 +42,19 @@ def unwrapped(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
         yield runnable
 
 
+def is_one(runnable: Runnable[Any, Any]) -> bool:
+    """Whether the same Runnable answers each time: no fallback, nothing configurable.
+
+    Example:
+        >>> from langchain_core.runnables import RunnableLambda
+        >>> is_one(RunnableLambda(str).with_fallbacks([RunnableLambda(repr)]))
+        False
+    """
+    if isinstance(runnable, RunnableBindingBase):
+        return is_one(runnable.bound)
+    return not isinstance(runnable, RunnableWithFallbacks | DynamicRunnable)
+
+
 def name_of(runnable: Runnable[Any, Any]) -> str:
     """Return the name of an agent: its own, or its model's, or that of its class.
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
+from langchain_core.language_models import FakeListChatModel
 from langchain_openai import ChatOpenAI
 
 from langchain_mixture import (
@@ -40,6 +41,17 @@ def test_samples_of_a_repeated_agent_stay_distinct_and_are_cached(cache: Any) ->
         assert first == second
         assert len(stub.requests) == 4
         assert all("sample" not in r["messages"][-1] for r in stub.requests)
+
+
+def test_a_cached_answer_without_a_report_of_tokens_is_not_estimated(
+    cache: Any,
+) -> None:
+    """What came from the cache was not paid for: no tokens are made up for it."""
+    graph = create_mixture([Propose([FakeListChatModel(responses=["Hi"])])])
+    runs = [graph.invoke({"messages": [("user", "Why?")]}) for _ in range(2)]
+    first, second = (run["mixture"]["usage"] for run in runs)
+    assert first["estimated_tokens"] > 0
+    assert second["total_tokens"] == second["estimated_tokens"] == 0
 
 
 def test_answers_of_a_plain_function_are_not_cached(cache: Any) -> None:

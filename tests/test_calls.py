@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.types import interrupt
 from pydantic import SecretStr
@@ -170,6 +170,43 @@ def test_the_callers_own_temperature_is_not_the_steps() -> None:
     with pytest.raises(NoResponsesError) as raised:
         model.invoke("Why?", temperature=0.2)
     assert "leaves it out" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "truncated"),
+    [
+        ({"finish_reason": "length"}, True),
+        ({"stop_reason": "max_tokens"}, True),
+        ({"finish_reason": "stop"}, False),
+        ({"stop_reason": "end_turn"}, False),
+    ],
+    ids=["OpenAI's limit", "Anthropic's limit", "OpenAI's end", "Anthropic's end"],
+)
+def test_an_answer_cut_off_at_its_token_limit_is_marked(
+    metadata: Any, truncated: bool
+) -> None:
+    """As each provider says it, the row of the call tells."""
+    answer = AIMessage("So", response_metadata=metadata)
+    state = create_mixture([Propose([Scripted(model="m", script=answer)])]).invoke(
+        ask()
+    )
+    (row,) = state["mixture"]["history"][0]["llm_calls"]
+    assert row.get("truncated", False) is truncated
+
+
+def test_an_end_of_turn_that_was_cut_off_is_no_answer() -> None:
+    """Behind a tool's result a model may say nothing, but not because it was cut."""
+    call = {"name": "f", "args": {}, "id": "1"}
+    talk: Any = [("user", "Do it."), AIMessage("", tool_calls=[call])]
+    talk.append(ToolMessage("done", tool_call_id="1"))
+    for reason, complete in (("stop", True), ("length", False)):
+        end = AIMessage("", response_metadata={"finish_reason": reason})
+        graph = create_mixture([Propose([Scripted(model="m", script=end)])])
+        if complete:
+            assert graph.invoke({"messages": talk})["messages"][-1].text == ""
+        else:
+            with pytest.raises(NoResponsesError, match="cut off at the token limit"):
+                graph.invoke({"messages": talk})
 
 
 def test_tool_calls_without_text_are_an_answer() -> None:
@@ -459,6 +496,19 @@ def test_a_model_has_five_minutes_and_a_graph_has_no_limit() -> None:
     state: Any = {"messages": [("user", "Why?")]}
     attempts = layer.attempts(state, Run(), ends=None)
     assert [attempts[index][0].timeout for index in (0, 1)] == [300, None]
+
+
+def test_a_step_without_a_limit_has_none_whatever_the_mixtures_is() -> None:
+    """None on the step is an answer, and "default" leaves it to the mixture."""
+    steps = [Propose([FAST], timeout=None), Propose([FAST])]
+    graph: Any = create_mixture(steps, timeout=60)
+    state: Any = {**ask(), "mixture": {"responses": [], "history": []}}
+    limits = []
+    for name in ("1_propose", "2_propose"):
+        layer = graph.builder.nodes[name].runnable._layer
+        ((attempt,),) = layer.attempts(state, Run(), ends=None).values()
+        limits.append(attempt.timeout)
+    assert limits == [None, 60]
 
 
 async def test_run_takes_a_timeout(hanging: Hanging) -> None:

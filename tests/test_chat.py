@@ -56,7 +56,9 @@ async def test_the_message_tells_how_the_answer_came_about() -> None:
         assert (about["status"], about["reasons"]) == ("complete", [])
         assert about["usage"]["models"]["a"]["total_tokens"] == 15
         assert message.response_metadata["model_name"] == "langchain-mixture"
-        assert message.usage_metadata is None
+    total = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    assert model.invoke("Why?").usage_metadata == total  # of the call that wrote it
+    assert streamed.usage_metadata is None  # the model inside reports none
     assert len({chunk.id for chunk in chunks}) == 1
     assert [chunk.chunk_position for chunk in chunks].count("last") == 1
 
@@ -82,7 +84,8 @@ def test_conversations_reach_the_models_as_they_are() -> None:
     )
     assert asked == talk
     assert fused[0].text.startswith("One.\n\nOther models")
-    assert fused[1:] == talk[1:]
+    assert fused[1:-1] == talk[1:-1]
+    assert fused[-1].text.startswith("Sure?\n\nThere are 2 responses.")
 
 
 def test_messages_that_share_an_id_are_all_there() -> None:
@@ -111,6 +114,28 @@ def test_settings_of_the_call_mean_the_answering_call() -> None:
     chain = ChatMixture([Propose([RunnableLambda(lambda _: "x")])], temperature=0.1)
     with pytest.raises(InvalidMixtureError, match="temperature cannot be set for"):
         chain.invoke("Why?")
+
+
+def test_whether_to_stream_is_no_setting_of_the_answering_model() -> None:
+    """`stream=False` is core's word to this model, and goes no further."""
+    model = mixture()
+    assert model.invoke("Why?", stream=False).text == "c answers"
+    assert model.client["c"].arguments == [{}]
+
+
+def test_settings_of_the_call_come_before_all_others() -> None:
+    """The call's replace the mixture's own, and these replace the step's."""
+    last = Scripted(model="last")
+    steps = [Propose([Scripted(model="a")]), Aggregate(last, temp=0.1, max_tokens=10)]
+    ChatMixture(steps).invoke("Why?")
+    model = ChatMixture(steps, temperature=0.5, max_tokens=20)
+    model.invoke("Why?")
+    model.invoke("Why?", temperature=0.9)
+    assert last.arguments == [
+        {"temperature": 0.1, "max_tokens": 10},
+        {"temperature": 0.5, "max_tokens": 20},
+        {"temperature": 0.9, "max_tokens": 20},
+    ]
 
 
 def test_settings_that_a_plain_function_cannot_take_are_an_error() -> None:

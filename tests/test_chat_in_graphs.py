@@ -94,6 +94,59 @@ def test_what_the_caller_configures_is_carried_into_the_graph() -> None:
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+async def test_what_describes_the_caller_does_not_describe_the_runs_inside(
+    how: str,
+) -> None:
+    """The caller's own metadata goes along; its model's and its graph's do not."""
+    seen: list[dict[str, Any]] = []
+
+    def agent(messages: Any, config: RunnableConfig) -> str:
+        seen.append(config["metadata"])
+        return "done"
+
+    model = ChatMixture([Propose([RunnableLambda(agent)])], name="inner")
+    metadata = {
+        "who": "me",
+        "ls_model_name": "outer",
+        "langgraph_outer": "n",
+        "checkpoint_outer": "n:1",
+    }
+    await called(model, how, "Why?", {"metadata": metadata})
+    (inside,) = seen
+    assert inside["who"] == "me"
+    assert not {key for key in inside if key.endswith("outer")}
+    assert "ls_model_name" not in inside
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_mixture_writes_no_checkpoints_into_its_callers_thread(
+    asynchronous: bool,
+) -> None:
+    """A chat model has no thread: the outer graph's saver holds the outer graph's."""
+    model = mixture()
+    saver = InMemorySaver()
+    builder = StateGraph(MessagesState)
+
+    def node(state: MessagesState, config: RunnableConfig) -> Any:
+        return {"messages": [model.invoke(state["messages"], config)]}
+
+    async def anode(state: MessagesState, config: RunnableConfig) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"], config)]}
+
+    builder.add_node("n", RunnableLambda(node, anode))
+    builder.add_edge(START, "n")
+    graph: Any = builder.compile(checkpointer=saver)
+    inputs = {"messages": [("user", "Why?")]}
+    config: Any = {"configurable": {"thread_id": "1"}}
+    if asynchronous:
+        await graph.ainvoke(inputs, config)
+    else:
+        graph.invoke(inputs, config)
+    saved = [tuple_.config["configurable"] for tuple_ in saver.list(None)]
+    assert [where["checkpoint_ns"] for where in saved] == [""] * 3
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
 async def test_the_callers_concurrency_bounds_the_calls_inside(how: str) -> None:
     """max_concurrency of a call is that of the mixture's calls, however it is asked."""
     crowd = Crowd(model="m", together=2)

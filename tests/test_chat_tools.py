@@ -20,6 +20,7 @@ from langchain_mixture import (
     Propose,
     Rank,
 )
+from langchain_mixture.running.attempt import tools_as_text
 from tests.models import KEY, Scripted, add, over
 from tests.openai_stub import Answer, serve
 
@@ -45,10 +46,10 @@ async def test_an_agent_completes_a_tool_loop() -> None:
             _, wish, result, answer = state["messages"]
             assert wish.tool_calls[0]["args"] == {"a": 2, "b": 3}
             assert (result.text, answer.text) == ("5", "c: 5")
-        system = next(
-            r["messages"][0]["content"] for r in stub.requests if r["model"] == "c"
+        asked = next(
+            r["messages"][-1]["content"] for r in stub.requests if r["model"] == "c"
         )
-        assert '[would call the tool add with {"a": 2, "b": 3}]' in system
+        assert '[would call the tool add with {"a": 2, "b": 3}]' in asked
 
 
 @pytest.mark.parametrize(
@@ -105,9 +106,12 @@ def test_an_answering_model_without_tools_is_an_error_at_bind_tools(agent: Any) 
     """The error names the model before anything is asked."""
     with serve() as stub:
         able = ChatOpenAI(base_url=stub.url, api_key=KEY, model="able")
-        model = ChatMixture([Propose([able]), Aggregate(agent)])
-        with pytest.raises(InvalidMixtureError, match="'plain', which answers, cannot"):
-            model.bind_tools([add])
+        for last in (Aggregate(agent), Aggregate(able, fallbacks=[agent])):
+            model = ChatMixture([Propose([able]), last])
+            with pytest.raises(
+                InvalidMixtureError, match="'plain', which answers, cannot"
+            ):
+                model.bind_tools([add])
 
 
 def test_a_picture_that_a_tool_returned_reaches_who_has_no_tools() -> None:
@@ -149,9 +153,43 @@ def test_an_adviser_without_tools_reads_the_tools_history_as_text() -> None:
         "[the tool add returned] 5",
     ]
     assert [m.text for m in plain.asked[0]] == texts
-    assert [m.text for m in judge.asked[0][1:]] == texts
+    asked, *since = [m.text for m in judge.asked[0][1:]]
+    assert asked.startswith(f"{texts[0]}\n\nThere are 2 responses.")
+    assert since == texts[1:]
     assert not any(getattr(m, "tool_calls", None) for m in plain.asked[0])
     assert stub.requests[0]["messages"][-1]["role"] == "tool"
+
+
+def test_tools_that_are_bound_later_replace_the_first() -> None:
+    """As with any model, the last `bind(tools=...)` holds."""
+    other = {
+        "type": "function",
+        "function": {"name": "other", "parameters": {"type": "object"}},
+    }
+    with serve() as stub:
+        model: Any = over(stub, "a", "c").bind_tools([add])
+        model.bind(tools=[other]).invoke("Why?")
+        names = [t["function"]["name"] for r in stub.requests for t in r["tools"]]
+    assert names == ["other", "other"]
+
+
+def test_a_judge_is_not_offered_the_tools() -> None:
+    """It is to choose: what it would call is no order of the responses."""
+    with serve(lambda request: "Ranking: 1") as stub:
+        judge, able = (
+            ChatOpenAI(base_url=stub.url, api_key=KEY, model=name)
+            for name in ("judge", "able")
+        )
+        model = ChatMixture([Propose([able, able]), Rank(judge, 1), Aggregate(able)])
+        model.bind_tools([add]).invoke("What is 2 + 3?")
+    offered = [(r["model"], "tools" in r) for r in stub.requests]
+    assert sorted(offered) == [("able", True)] * 3 + [("judge", False)]
+
+
+def test_a_tools_result_is_named_where_its_call_is_gone() -> None:
+    """A conversation that was trimmed in front of it still tells whose result it is."""
+    (written,) = tools_as_text([ToolMessage("5", tool_call_id="1", name="add")])
+    assert written.text == "[the tool add returned] 5"
 
 
 def test_what_a_tool_says_to_its_provider_is_kept() -> None:

@@ -14,9 +14,9 @@ from langchain_mixture.cli import main
 FILE = """
 from helper import right
 from langchain_core.runnables import RunnableLambda
-from langchain_mixture import Propose
+from langchain_mixture import Propose, Take
 
-candidates = {"mix": [Propose(["a", "b"])]}
+candidates = {"mix": [Propose(["a", "b"]), Take(1)]}
 client = {name: RunnableLambda(lambda messages: "A", name=name) for name in "ab"}
 score = right
 """

@@ -3,8 +3,9 @@
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.runnables import RunnableConfig, RunnableLambda, RunnableParallel
 from langchain_core.tracers.event_stream import _AstreamEventsCallbackHandler
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
 
@@ -16,6 +17,7 @@ from langchain_mixture.compat import (
     made_into,
     makes_models_stream,
     nodes_of,
+    saver_of,
 )
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from tests.models import Scripted, ask
@@ -67,6 +69,27 @@ def test_the_branches_of_a_parallel_runnable_are_found_by_name() -> None:
     """Structured output keeps its model in one of them."""
     branch = RunnableLambda(str)
     assert branches_of(RunnableParallel(raw=branch)) == {"raw": branch}
+
+
+def test_a_node_finds_the_checkpointer_of_its_run() -> None:
+    """Of the graph around it, where the node's own graph has none."""
+    found: list[Any] = []
+
+    def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        found.append(saver_of(config))
+        return {}
+
+    def graph(inner: Any) -> Any:
+        builder = StateGraph(MessagesState)
+        builder.add_node("n", inner)
+        return builder.add_edge(START, "n")
+
+    saver = InMemorySaver()
+    config: Any = {"configurable": {"thread_id": "1"}}
+    graph(node).compile(checkpointer=saver).invoke(ask(), config)
+    graph(graph(node).compile()).compile(checkpointer=saver).invoke(ask(), config)
+    graph(node).compile().invoke(ask(), config)
+    assert found == [saver, saver, None]
 
 
 def test_a_compiled_graph_becomes_one_of_another_class() -> None:

@@ -9,6 +9,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 
 from langchain_mixture import Aggregate, ChatMixture, Propose, create_mixture
+from langchain_mixture.running.waiting import Gate
 from tests.models import Crowd, Scripted, Streaming, ask
 
 BOUND = 30
@@ -89,6 +90,37 @@ def test_calls_that_wait_are_made_in_the_order_of_the_list() -> None:
     )
     assert sorted(order) == list(range(8))
     assert order[1:] == sorted(order[1:])
+
+
+def test_a_gate_lets_the_lowest_index_through_first() -> None:
+    """Calls that came in another order still pass in that of the list."""
+    gate = Gate(1)
+    order: list[int] = []
+
+    def pass_through(index: int) -> None:
+        with gate.passed(index):
+            order.append(index)
+
+    threads = [threading.Thread(target=pass_through, args=(i,)) for i in (3, 1, 2)]
+    with gate.passed(0):
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            while len(gate._waiting) < waiting:
+                threading.Event().wait(0.001)
+    for thread in threads:
+        thread.join(BOUND)
+    assert order == [1, 2, 3]
+
+
+@pytest.mark.parametrize("stream_mode", ["messages", "values"])
+def test_a_bound_that_the_graph_was_given_holds_as_the_callers(
+    stream_mode: Any,
+) -> None:
+    """`with_config(max_concurrency=2)` lets two calls pass, and never one alone."""
+    crowd = Crowd(model="m", together=2)
+    graph: Any = create_mixture(panel(crowd)).with_config(max_concurrency=2)
+    list(graph.stream(ask(), stream_mode=stream_mode))
+    assert crowd.most == 2
 
 
 @pytest.mark.parametrize("limit", [None, 2])

@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableLambda
 
 from langchain_mixture import (
+    Agent,
     Aggregate,
     ChatMixture,
     InvalidMixtureError,
@@ -30,6 +31,7 @@ from langchain_mixture import (
     Shuffle,
     Step,
     Synthesize,
+    Take,
 )
 from langchain_mixture.evaluation import (
     Comparison,
@@ -52,6 +54,9 @@ from tests.recorded import BEST_FIRST, letters, needs_recorded
 @dataclass(frozen=True)
 class Counted(Step):
     """Keep the first response of the plurality."""
+
+    def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
+        return (), 1
 
     def keep(
         self, responses: Sequence[Response], replies: Sequence[Reply]
@@ -166,7 +171,9 @@ def test_the_samples_of_a_mixture_are_averaged_for_the_model_alone() -> None:
 
 def test_samples_are_numbered_through_all_steps() -> None:
     """Two steps that ask the same model the same question get two answers."""
-    plan = Plan({"x": [Propose(["a", "a"]), Propose(["b", "a"])]}, models("a", "b"))
+    plan = Plan(
+        {"x": [Propose(["a", "a"]), Propose(["b", "a"]), Take(1)]}, models("a", "b")
+    )
     slots = plan.candidates["x"].slots
     assert [(slot.index, slot.sample) for slot in slots] == [
         (0, 1), (0, 2), (1, 1), (1, 3),
@@ -177,7 +184,9 @@ def test_samples_are_numbered_through_all_steps() -> None:
 def test_repeats_are_averaged_within_a_question() -> None:
     """Each run has samples of its own."""
     client = panel(a=0.6, b=0.5)
-    found = found_by({"mix": [Propose(["a", "b"])]}, 5, client=client, repeats=3)
+    found = found_by(
+        {"mix": [Propose(["a", "b"]), Take(1)]}, 5, client=client, repeats=3
+    )
     assert found.calls == 30
     assert len(found.questions[0].answers["mix"].scores) == 3
     assert len(found.verdicts["mix"].interval) == 2
@@ -250,7 +259,7 @@ async def test_compare_works_where_a_loop_is_running() -> None:
 
 def test_no_more_calls_are_in_flight_than_allowed() -> None:
     """Questions overlap so that as many are, where one alone has fewer."""
-    client = {name: Crowd(model=name, together=3) for name in "ab"}
+    client = {"a": Crowd(model="a", together=3)}
     found_by({"mix": [Propose(["a"])]}, 20, client=client, concurrency=3)
     assert client["a"].most == 3
 
@@ -331,7 +340,7 @@ def test_agents_that_look_the_same_need_names_to_be_saved(tmp_path: Path) -> Non
     def said(text: str) -> RunnableLambda[Any, str]:
         return RunnableLambda(lambda messages: text)
 
-    mix = {"mix": [Propose([said("A"), said("B")])]}
+    mix = {"mix": [Propose([said("A"), said("B")]), Take(1)]}
     found = found_by(mix, 1)
     assert len(found.members["mix"]) == 2
     assert found.calls == 2
@@ -403,9 +412,11 @@ def test_replayed_answers_keep_their_message(tmp_path: Path) -> None:
     refusal = AIMessage("", additional_kwargs={"refusal": "I cannot say."})
     for script in (refusal, "never asked"):
         client = models(a=script, b="A")
-        found = found_by({"mix": [Propose(["a", "b"])]}, 1, client=client, save=save)
-        assert "refused" in found.failed["a"]["1"]
-        assert found.scores("mix") == [1]
+        found = found_by(
+            {"mix": [Propose(["a", "b"]), Take(1)]}, 1, client=client, save=save
+        )
+        assert "refused" in found.questions[0].answers["a"].reasons[0]
+        assert (found.scores("a"), found.scores("mix")) == ([0], [1])
 
 
 # -- Limits --------------------------------------------------------------------------
@@ -451,7 +462,9 @@ def test_costs_are_those_of_the_answer_as_if_nothing_were_shared() -> None:
     assert rows["mix"]["cost_per_right"] is None  # c alone is as good
     assert found.spent == pytest.approx(4 * 80e-6)
     del prices["b"]
-    found = found_by({"mix": [Propose(["a", "b"])]}, 1, client=client, prices=prices)
+    found = found_by(
+        {"mix": [Propose(["a", "b"]), Take(1)]}, 1, client=client, prices=prices
+    )
     assert {r["candidate"]: r["cost"] for r in found.rows}["mix"] is None
     assert "no price" in str(found)
 
@@ -543,7 +556,7 @@ def test_a_judge_grades_twice_and_its_agreement_comes_first(tmp_path: Path) -> N
 
     client = {**models(a="yes", b="no"), "judge": Scripted(model="judge", script=judge)}
     score = judged("judge", "Is it brief?")
-    mix = {"mix": [Propose(["a", "b"])]}
+    mix = {"mix": [Propose(["a", "b"]), Take(1)]}
     found = found_by(mix, 2, score, client=client, save=save)
     assert found.scores("mix") == [0.75, 0.75]
     assert found.agreed == 0.0
@@ -591,7 +604,7 @@ def test_a_judge_that_is_compared_is_warned_of() -> None:
     """Judges prefer their own answers."""
     with pytest.warns(UserWarning, match="the judge is 'a', which is compared"):
         found_by(
-            {"mix": [Propose(["a", "b"])]}, 1, judged("a", "Truth."),
+            {"mix": [Propose(["a", "b"]), Take(1)]}, 1, judged("a", "Truth."),
             client=models("b", a="Grade: 5"),
         )  # fmt: skip
 
@@ -687,7 +700,7 @@ def test_the_page_is_one_file_and_escapes_all_text(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> https://example.com"
     client = models(a=evil, b="B")
     found = found_by(
-        {"<b>mix</b>": [Propose(["a", "b"])]}, 2, client=client,
+        {"<b>mix</b>": [Propose(["a", "b"]), Take(1)]}, 2, client=client,
         prices={name: {"input": 1.0} for name in "ab"},
     )  # fmt: skip
     found.html(tmp_path / "page.html")
@@ -714,7 +727,7 @@ def test_json_holds_everything(tmp_path: Path) -> None:
 def test_nothing_finished_is_said_and_shown(tmp_path: Path) -> None:
     """A run that was stopped before its first question has no verdict."""
     found = found_by(
-        {"mix": [Propose(["a", "b"])]}, 3, client=models("a", "b"), max_calls=1
+        {"mix": [Propose(["a", "b"]), Take(1)]}, 3, client=models("a", "b"), max_calls=1
     )
     assert found.verdicts == {}
     assert found.rows == []
@@ -727,12 +740,15 @@ def test_progress_is_plain_lines_without_a_terminal(
 ) -> None:
     """First what will be asked, then how far it is; not on the standard output."""
     compare(
-        {"mix": [Propose(["a", "b"])]}, questions(20), EXACT, client=models("a", "b"),
-        prices={name: {"input": 1.0} for name in "ab"}, equal_budget=True,
+        {"mix": [Propose(["a", "b"]), Take(1)]}, questions(20), EXACT,
+        client=models("a", "b"), equal_budget=True,
+        prices={name: {"input": 1.0} for name in "ab"},
     )  # fmt: skip
     said = capsys.readouterr()
     assert said.out == ""
-    assert "3 candidates, 20 questions: at most 40 calls, about $0.02" in said.err
+    assert (
+        "3 candidates, 20 questions: at most 40 calls, about $0.02 to pay" in said.err
+    )
     assert "then at most 40 for equal budgets" in said.err
     assert "20 of 20 questions" in said.err
 
@@ -759,7 +775,7 @@ def test_scores_without_a_key_choose_a_panel_too(tmp_path: Path) -> None:
     """The gain of a vote is not known then; agreement is not, either."""
     save = tmp_path / "answers.jsonl"
     found_by(
-        {"mix": [Propose(["a", "b", "c"])]}, 50, lambda e, a: a == "A",
+        {"mix": [Propose(["a", "b", "c"]), Take(1)]}, 50, lambda e, a: a == "A",
         client=panel(a=0.9, b=0.9, c=0.9), save=save,
     )  # fmt: skip
     chosen = choose(save)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from langchain_mixture import Propose
+from langchain_mixture import Propose, Take
 from langchain_mixture.evaluation import compare, matches
 from tests.models import models
 
@@ -88,7 +88,7 @@ def langsmith(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
     thread.join()
 
 
-CANDIDATES = {"mix": [Propose(["a", "b"])]}
+CANDIDATES = {"mix": [Propose(["a", "b"]), Take(1)]}
 
 
 def test_a_dataset_is_read_and_gets_the_scores_as_feedback(langsmith: _Server) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,8 +153,9 @@ def test_a_failed_answer_counts_as_wrong() -> None:
         ({"x": [1]}, ["x"], "all candidates are mixtures"),
         ({"m": [1, 0], "x": [1]}, ["x"], "{'m': 2, 'x': 1}"),
         ({"m": [], "x": []}, ["x"], "1 or more"),
+        ({"m": [float("nan")], "x": [1]}, ["x"], "'m' has a score that is no finite"),
     ],
-    ids=["unknown mixture", "no member", "unequal lengths", "no questions"],
+    ids=["unknown mixture", "no member", "unequal lengths", "no questions", "nan"],
 )
 def test_scores_that_cannot_be_compared(
     scores: Any, mixtures: list[str], message: str
@@ -295,6 +298,21 @@ def test_records_that_choose_cannot_use(rows: list[Record], message: str) -> Non
     """The message names the row and what is allowed."""
     with pytest.raises(ValueError, match=message):
         choose(rows)
+
+
+def test_records_may_stand_in_a_file(tmp_path: Path) -> None:
+    """A record a line; a line that compare was killed at is left aside."""
+    file = tmp_path / "records.jsonl"
+    rows = [{**record(x="A", y="B"), "question": str(n)} for n in range(50)]
+    lines = [json.dumps(row) for row in rows]
+    file.write_text("\n".join(lines))
+    assert choose(file) == choose(rows)
+    file.write_text("\n".join([*lines, '{"cut']))
+    with pytest.raises(ValueError, match="line 51: no JSON"):
+        choose(file)
+    scored = [json.dumps({"question": str(n), "scores": {"x": 1.0}}) for n in range(50)]
+    file.write_text("\n".join(['{"key": "1"}', *scored, '{"cut']))
+    assert choose(file).members == ["x"]
 
 
 @pytest.mark.parametrize("k", [0, True, "5"])
@@ -449,6 +467,6 @@ def test_honest_panels_keep_their_members() -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
-    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
     with pytest.raises(ImportError, match=r"langchain-mixture\[evaluation\]"):
         verdicts({"m": [1], "x": [0]}, ["x"])

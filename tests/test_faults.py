@@ -184,8 +184,11 @@ async def test_a_fault_costs_no_more_than_it_must(
     with served(fault, faulty) as stub:
         model = mixture(stub, fault, faulty)
         if fault.says == "" and faulty != {"judge"}:
-            message = await ask(model, how)
-            assert message.response_metadata["mixture"]["status"] == "complete"
+            about = (await ask(model, how)).response_metadata["mixture"]
+            answer_is_cut = faulty == {"last"}
+            assert about["status"] == ("degraded" if answer_is_cut else "complete")
+            assert len(about["reasons"]) == len(faulty)
+            assert all("was cut off at its token" in said for said in about["reasons"])
         elif fault.name == "only a refusal" and faulty == {"last"}:
             message = await ask(model, how)
             assert message.additional_kwargs["refusal"] == "I will not."
@@ -229,7 +232,9 @@ async def test_a_fault_of_the_streaming_aggregator_is_told(
         if says == "":
             message = await ask(model, how)
             assert message.text.strip() == (fault.answer.text or "").strip()
-            assert message.response_metadata["mixture"]["status"] == "complete"
+            cut = fault.answer.finish == "length"
+            status = message.response_metadata["mixture"]["status"]
+            assert status == ("degraded" if cut else "complete")
         else:
             with pytest.raises(StepFailedError) as raised:
                 await ask(model, how)
@@ -247,5 +252,5 @@ def test_a_reply_cut_by_length_is_an_answer_whose_row_says_so() -> None:
             {"messages": [("user", "Why?")]}
         )
     rows = [call for row in state["mixture"]["history"] for call in row["llm_calls"]]
-    assert {row["model"] for row in rows if row.get("truncated")} == {"p1", "last"}
-    assert state["mixture"]["status"] == "complete"
+    assert {row["model"] for row in rows if row.get("cut_off")} == {"p1", "last"}
+    assert state["mixture"]["status"] == "degraded"

@@ -5,9 +5,10 @@ import json
 import operator
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, cast
 
 import pytest
 from langchain.agents import create_agent
@@ -35,6 +36,7 @@ from langchain_mixture import (
     Refine,
     Reply,
     Response,
+    Result,
     Sample,
     Shuffle,
     Step,
@@ -48,7 +50,9 @@ from langchain_mixture import (
     self_moa,
     together_moa,
 )
+from langchain_mixture.records import row as history_row
 from tests.models import Scripted, Streaming, ask, called, models
+from tests.test_steps import reply
 
 
 def thread(name: str = "1") -> Any:
@@ -73,6 +77,15 @@ def test_the_drawing_shows_every_model_of_every_layer() -> None:
             assert f"({layer}/{model})" in drawing
     assert "(3_aggregate)" in drawing
     assert len(graph.get_graph().nodes) == 2 + 6 + 1 + 6 + 1 + 1
+
+
+def test_a_graph_has_the_name_that_it_was_given() -> None:
+    """It is what it is called in traces, and as an agent of another graph."""
+    steps = [Propose([Scripted(model="a")])]
+    assert create_mixture(steps).name == "mixture"
+    panel = create_mixture(steps, name="panel")
+    history = create_mixture([Propose([panel])]).invoke(ask())["mixture"]["history"]
+    assert history[0]["llm_calls"][0]["model"] == "panel"
 
 
 def test_edges_grow_with_the_width_of_a_layer_and_not_with_its_square() -> None:
@@ -199,9 +212,21 @@ def test_the_history_has_the_rows_of_mixture_llm() -> None:
     for row in rows:
         assert 0 <= row["step_time"] < 60
         for call in row["llm_calls"]:
-            assert {*call} - {"shown"} == {"model", "time", "in_tokens", "out_tokens"}
+            theirs = {"model", "time", "in_tokens", "out_tokens"}
+            assert {*call} - {"shown"} == theirs | {"agent", "response"}
             assert 0 <= call["time"] <= row["step_time"] + 0.05
     assert rows[2]["llm_calls"][0]["shown"] == ["1_propose/0"]
+
+
+def test_the_time_of_a_step_begins_with_its_first_call() -> None:
+    """The branches ran before the node that writes the row."""
+    first = reply(0)
+    first["started"] = 100.0
+    now = time.time()
+    written = history_row(Propose(["a"]), "1_propose", [], [first], now)
+    assert written["step_time"] >= now - 100
+    alone = history_row(Propose(["a"]), "1_propose", [], [], now)
+    assert alone["step_time"] < now - 100
 
 
 def test_replies_keep_the_order_of_the_agents_not_of_the_nodes_names() -> None:
@@ -582,7 +607,7 @@ def test_two_turns_on_one_thread_do_not_mix() -> None:
     state = graph.invoke(ask("Second?"), thread())
     assert [m.text for m in client["a"].asked[1]] == ["First?", "c answers", "Second?"]
     assert "First?" not in client["c"].asked[1][0].text
-    assert client["c"].asked[1][0].text.count("</response ") == 2
+    assert client["c"].asked[1][-1].text.count("</response ") == 2
     assert len(state["mixture"]["history"]) == 2
     assert len(state["mixture"]["responses"]) == 1
     saved = graph.get_state(thread()).values
@@ -630,6 +655,41 @@ def test_it_is_a_subgraph_and_shares_the_parents_saver() -> None:
     )
     names = [name for _, update in parts for name in update]
     assert "1_propose/a" in names
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_as_a_subgraph_its_tasks_have_the_replies_and_the_parent_the_result(
+    asynchronous: bool,
+) -> None:
+    """What the updates have where it runs by itself; `mixture` where it is declared."""
+
+    class Parent(MessagesState):
+        mixture: Result
+
+    steps = [Propose(["a", "b"]), Aggregate("c")]
+    client = models("a", "c", b=OSError("down"))
+    builder = StateGraph(Parent).add_node("mix", create_mixture(steps, client=client))
+    parent: Any = builder.add_edge(START, "mix").compile(checkpointer=InMemorySaver())
+    how: Any = {"stream_mode": "tasks", "subgraphs": True}
+    if asynchronous:
+        parts = [part async for part in parent.astream(ask(), thread(), **how)]
+    else:
+        parts = list(parent.stream(ask(), thread(), **how))
+    tasks = [task for _, task in parts]
+    begun = [task["name"] for task in tasks if "result" not in task]
+    ended = {
+        task["name"]: (reply["text"], reply["error"])
+        for task in tasks
+        for reply in task.get("result", {}).get("replies", [])
+    }
+    assert ended == {
+        "1_propose/a": ("a answers", None),
+        "1_propose/b": ("", "OSError: down"),
+    }
+    assert begun == ["mix", *sorted(ended), "1_propose", "2_aggregate"]
+    kept = parent.get_state(thread()).values["mixture"]
+    assert kept["status"] == "degraded"
+    assert len(kept["history"]) == 2
 
 
 async def test_a_context_reaches_the_agents_that_read_one() -> None:
@@ -779,8 +839,8 @@ def test_time_travel_changes_the_responses_of_a_past_checkpoint() -> None:
     responses = [{**r, "text": "edited"} for r in past.values["mixture"]["responses"]]
     fork = graph.update_state(past.config, {"mixture": {"responses": responses[:1]}})
     state = graph.invoke(None, fork)
-    assert "edited" in client["c"].asked[1][0].text
-    assert "a answers" not in client["c"].asked[1][0].text
+    assert "edited" in client["c"].asked[1][-1].text
+    assert "a answers" not in client["c"].asked[1][-1].text
     assert [row["step"] for row in state["mixture"]["history"]] == [
         "Propose",
         "Aggregate",
@@ -897,6 +957,21 @@ def test_a_fault_in_a_step_of_ones_own_names_the_step(fault: str, message: str) 
     assert [r["text"] for r in raised.value.responses] == ["a answers"]
 
 
+def test_a_step_of_ones_own_may_take_tool_calls_out_of_the_answer() -> None:
+    """What the last step keeps is the answer, and not what the model had wished."""
+
+    @dataclass(frozen=True)
+    class Disarm(Step):
+        def keep(self, responses: Any, replies: Any) -> list[Response]:
+            return [cast("Response", {**r, "tool_calls": []}) for r in responses]
+
+    call = {"name": "search", "args": {}, "id": "1"}
+    said = AIMessage("I look it up.", tool_calls=[call], id="1")
+    model = Scripted(model="m", script=said)
+    answer = create_mixture([Propose([model]), Disarm()]).invoke(ask())["messages"][-1]
+    assert (answer.text, answer.tool_calls) == ("I look it up.", [])
+
+
 def test_a_step_of_ones_own_that_keeps_nothing_loses_nothing() -> None:
     """What its calls answered is in the error, beside what it was given."""
 
@@ -972,7 +1047,8 @@ async def test_run_gives_text_and_history() -> None:
     async def client(
         model: str, messages: list[dict[str, Any]], temp: float, max_tokens: int
     ) -> tuple[str, int, int]:
-        return f"{model} {temp} {max_tokens} {messages[-1]['content']}", 3, 4
+        question = messages[-1]["content"].splitlines()[0]
+        return f"{model} {temp} {max_tokens} {question}", 3, 4
 
     steps = [Propose(["a", "b"], 0.1, 9), Aggregate("c")]
     text, history = await run(steps, "Why?", client)

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import sys, threading
+import signal, sys, threading
 from langchain_mixture import Aggregate, ChatMixture, Propose, create_mixture
 from tests.models import Scripted, ask
+
+# A shell that starts tests in the background has them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def hang(_):
     sys.stdout.write("begun\\n")  # in one piece, from several threads
@@ -67,10 +70,26 @@ def test_the_handler_of_ctrl_c_is_given_back() -> None:
     program = """
 import signal
 from langchain_mixture import ChatMixture, Propose
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.models import Streaming
 for _ in ChatMixture([Propose([Streaming(model="m")])]).stream("Why?"):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=60)
+
+
+def test_a_handler_that_the_program_sets_meanwhile_stays() -> None:
+    """Python's own takes its place again only where ours still stands."""
+    program = """
+import signal
+from langchain_mixture.threads import interruptible
+with interruptible(print):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+with interruptible(print):
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 """
     root = Path(__file__).parent.parent
     subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=60)

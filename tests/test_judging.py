@@ -76,7 +76,9 @@ def test_analyze_asks_one_agent_and_keeps_every_response() -> None:
     assert step.answers is False
     (call,) = step.calls(CONVERSATION, FOUR)
     assert call["parents"] == [r["id"] for r in FOUR]
-    assert call["messages"][0].text.startswith(f"Be kind.\n\n{ANALYZE}\n\nThere are 4")
+    system, human = call["messages"]
+    assert system.text == f"Be kind.\n\n{ANALYZE}"
+    assert "There are 4 responses." in human.text
     assert step.keep(FOUR, [reply(0, "Consensus: none")]) == ANALYZED
 
 
@@ -169,7 +171,7 @@ async def test_the_result_has_the_analysis_and_the_writer_was_shown_it(
     assert mixture["status"] == "complete"
     assert not any("analysis" in response for response in mixture["responses"])
     (asked,) = client["writer"].asked
-    assert "Consensus: all" in asked[0].text
+    assert "Consensus: all" in asked[-1].text
 
 
 def test_without_its_analyst_an_answer_is_degraded_and_says_so() -> None:
@@ -330,6 +332,15 @@ def test_points_and_who_was_shown_what_stand_in_the_history() -> None:
     ]
 
 
+def test_a_response_that_no_judge_has_judged_stands_in_the_middle() -> None:
+    """Who would have judged it has failed, and the other one wrote it."""
+    agents = ["c", "d", "a"]
+    responses = [{**response(i), "agent": name} for i, name in enumerate(agents)]
+    replies = [reply(0, "Ranking: 1, 2"), reply(1, error="TimeoutError")]
+    best = Rank(["a", "b"], 3).keep(responses, replies)  # type: ignore[arg-type]
+    assert [kept["agent"] for kept in best] == ["c", "a", "d"]
+
+
 def test_a_panel_that_loses_a_judge_is_degraded() -> None:
     """A judge that cannot be understood is a failed call, and named."""
     client = models("a", "b", x="Ranking: 2, 1", y="I like them all.")
@@ -350,7 +361,7 @@ def test_each_call_is_shown_responses_of_its_own() -> None:
     assert all(len({*ids}) == 2 for ids in drawn)
     assert len({*drawn}) > 6
     for call in calls:
-        text = call["messages"][0].text
+        text = call["messages"][-1].text
         assert [r["id"] for r in FOUR if r["text"] in text] == sorted(call["parents"])
 
 

@@ -40,7 +40,7 @@ from langchain_mixture.agents import function_model
 from langchain_mixture.errors import counted
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.waiting import Quorum, Wait
-from tests.models import Crowd, Scripted, Streaming, ask, called, models, settle
+from tests.models import Crowd, Scripted, Streaming, ask, called, models
 from tests.openai_stub import Answer, Stub, serve
 
 KEY: Any = "none"
@@ -163,6 +163,30 @@ async def test_grace_lets_the_others_finish(asynchronous: bool) -> None:
     assert state["mixture"]["reasons"] == []
 
 
+def test_a_call_that_queues_up_is_still_made_within_the_grace() -> None:
+    """The grace is for all other calls, those that have not begun included."""
+    client = models("a", "b")
+    graph = create_mixture([Propose(["a", "b"], quorum=1, grace=BOUND)], client=client)
+    state = graph.invoke(ask(), {"max_concurrency": 1})
+    assert [len(client[name].asked) for name in "ab"] == [1, 1]
+    assert state["mixture"]["reasons"] == []
+
+
+@pytest.mark.parametrize("has_answer", [False, True])
+def test_a_call_that_ends_within_the_grace_does_not_prolong_it(
+    has_answer: bool,
+) -> None:
+    """The grace begins with the answer that meets the quorum, and with no other end."""
+    quorum = Quorum(1, grace=BOUND)
+    first: Any = {"index": 0, "error": None}
+    quorum.take(first)
+    closes_at = quorum.closes_at
+    assert closes_at is not None
+    second: Any = {"index": 1, "error": None if has_answer else "down"}
+    quorum.take(second)
+    assert quorum.closes_at == closes_at
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_branch_that_starts_late_does_not_ask(asynchronous: bool) -> None:
     """Where calls queue up, those behind the quorum are never made."""
@@ -275,11 +299,21 @@ def test_refine_keeps_the_originals_of_calls_it_does_not_wait_for(
     assert outputs == ["r answers", "b answers"]
 
 
-def test_a_run_leaves_nothing_behind(left_behind: Any) -> None:
+def test_the_quorum_of_refine_is_of_its_calls_and_not_of_its_agents() -> None:
+    """One agent may improve many responses, and enough of them is a quorum."""
+    steps = [Propose(["a"] * 3), Refine(["r"], quorum=2)]
+    graph = create_mixture(steps, client=models("a", "r"))
+    mixture = graph.invoke(ask(), {"max_concurrency": 1})["mixture"]
+    outputs = mixture["history"][1]["outputs"]
+    assert sorted(outputs) == ["a answers", "r answers", "r answers"]
+    assert mixture["status"] == "complete"
+
+
+async def test_a_run_leaves_nothing_behind(left_behind: Any) -> None:
     """What its steps shared, a quorum included, goes with it."""
     graph = create_mixture([Propose(["a", "b"], quorum=1)], client=models("a", "b"))
     graph.batch([ask()] * 20)
-    assert left_behind() == []
+    assert await gone(left_behind)
 
 
 @pytest.fixture
@@ -292,6 +326,19 @@ def left_behind() -> Callable[[], list[Run]]:
 
     others = weakref.WeakSet(alive())
     return lambda: [run for run in alive() if run not in others]
+
+
+async def gone(left_behind: Callable[[], list[Run]]) -> bool:
+    """Wait until no run is alive, for a bounded time.
+
+    A thread that has just answered, or a callback that waits for the loop, still holds
+    the frames of its run.
+    """
+    for _ in range(200):
+        if not left_behind():
+            return True
+        await asyncio.sleep(0.05)
+    return False
 
 
 def test_branches_that_begin_at_once_share_one_superstep() -> None:
@@ -343,7 +390,7 @@ def test_two_runs_that_resume_one_checkpoint_do_not_share_a_quorum() -> None:
 
 
 @pytest.mark.parametrize("where", ["interrupt_before", "interrupt_after"])
-def test_runs_that_are_interrupted_at_every_node_leave_nothing_behind(
+async def test_runs_that_are_interrupted_at_every_node_leave_nothing_behind(
     where: str, left_behind: Any
 ) -> None:
     """What branches share goes with the last of them, wherever the run is cut."""
@@ -359,7 +406,7 @@ def test_runs_that_are_interrupted_at_every_node_leave_nothing_behind(
     while graph.get_state(config).next:
         state = graph.invoke(None, config)
     assert state["messages"][-1].text == "a answers"
-    assert left_behind() == []
+    assert await gone(left_behind)
 
 
 # LangGraph never awaits the branch that still queued up.
@@ -384,9 +431,8 @@ async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    del task  # its error holds the frames of the run, and so do waiting callbacks
-    await settle()
-    assert left_behind() == []
+    del task  # its error holds the frames of the run
+    assert await gone(left_behind)
 
     def consult(_: Any) -> str:
         return str(interrupt("what do you say?"))
@@ -397,7 +443,7 @@ async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind(
     graph.invoke(ask(), config)
     state = graph.invoke(Command(resume="yes"), config)
     assert state["mixture"]["history"][0]["outputs"] == ["yes", "a answers"]
-    assert left_behind() == []
+    assert await gone(left_behind)
 
 
 @pytest.mark.parametrize(
@@ -626,6 +672,15 @@ def test_fallbacks_are_calls_of_the_budget_too() -> None:
     )
 
 
+def test_no_fallback_takes_the_place_of_an_agent_in_the_budget() -> None:
+    """Of two judges both are asked, and what would be a call more is the fallback."""
+    client = models("a", "b", "spare", one="Ranking: 1, 2", two="Ranking: 1, 2")
+    steps = [Propose(["a", "b"]), Rank(["one", "two"], 1, fallbacks=["spare"])]
+    state = create_mixture(steps, client=client, max_calls=4).invoke(ask())
+    assert [len(client[name].asked) for name in ("one", "two", "spare")] == [1, 1, 0]
+    assert state["mixture"]["status"] == "complete"
+
+
 async def test_a_budget_of_tokens_stops_before_the_call_that_would_pass_it() -> None:
     """Tokens are estimated before a call, counted after it."""
     client = models("a", "b", "last")
@@ -636,6 +691,55 @@ async def test_a_budget_of_tokens_stops_before_the_call_that_would_pass_it() -> 
     assert len(client["last"].asked) == 1
     with pytest.raises(NoResponsesError, match=r"not asked: 0 tokens had been used"):
         await run(steps, "Why? " * 100, client, max_total_tokens=50)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"on_failure": "keep"},
+        {"deadline": 60},
+        {"max_calls": 4},
+        {"max_total_tokens": 10_000},
+    ],
+    ids=lambda option: min(option),
+)
+def test_a_run_that_may_stop_has_room_for_what_a_step_then_hands_on(
+    option: Any,
+) -> None:
+    """Three responses that nobody has fused take three branches of the next step."""
+    steps = [Propose(["a"] * 3), Aggregate("b"), Refine(["c"])]
+    for options, branches in ((option, 3), ({}, 0)):
+        nodes = create_mixture(steps, client=models(*"abc"), **options).nodes
+        assert sum(name.startswith("3_refine/") for name in nodes) == branches
+
+
+def test_behind_a_step_that_asks_nobody_no_more_room_is_needed() -> None:
+    """Take leaves one whatever happens: one call improves it, without branches."""
+    steps = [Propose(["a"] * 3), Take(1), Refine(["c"])]
+    nodes = create_mixture(steps, client=models("a", "c"), deadline=60).nodes
+    assert not [name for name in nodes if name.startswith("3_refine/")]
+
+
+def test_what_a_budget_of_tokens_leaves_unfused_goes_on() -> None:
+    """The step behind an aggregator that was too dear gets what that one was given."""
+    steps = [Propose(["a"] * 3), Aggregate("b", max_tokens=10**6), Refine(["c"])]
+    graph = create_mixture(steps, client=models(*"abc"), max_total_tokens=10_000)
+    mixture = graph.invoke(ask())["mixture"]
+    assert mixture["history"][2]["outputs"] == ["c answers"] * 3
+    assert mixture["status"] == "degraded"
+
+
+def test_a_call_that_the_tokens_forbid_is_not_one_of_max_calls() -> None:
+    """A call that was not made leaves its place to a shorter one behind it."""
+    client = models("b", "c", a="word " * 10_000)
+    steps = [Propose(["a", "b"]), Refine(["c"])]
+    graph = create_mixture(steps, client=client, max_calls=3, max_total_tokens=5000)
+    mixture = graph.invoke(ask())["mixture"]
+    assert [text[:9] for text in mixture["history"][1]["outputs"]] == [
+        "word word",
+        "c answers",
+    ]
+    assert len(client["c"].asked) == 1
 
 
 def test_a_model_that_reports_no_tokens_is_counted_by_estimate() -> None:
@@ -651,6 +755,19 @@ def test_a_model_that_reports_no_tokens_is_counted_by_estimate() -> None:
     assert 1 < len(rows) < 6
     assert all(row["estimated_tokens"] > 200 for row in rows)
     assert "past 1000 (max_total_tokens)" in mixture["reasons"][-2]
+
+
+def test_what_was_sent_to_a_call_that_failed_is_counted() -> None:
+    """It may have been billed; what was not sent costs nothing."""
+    client = models("b", a=OSError("down"))
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("b")], client=client, max_calls=2
+    )
+    mixture = graph.invoke({"messages": [("user", "Why? " * 400)]})["mixture"]
+    failed, answered = mixture["history"][0]["llm_calls"]
+    assert failed["estimated_tokens"] > 400
+    assert "estimated_tokens" not in answered
+    assert mixture["usage"]["estimated_tokens"] == failed["estimated_tokens"]
 
 
 def test_calls_that_were_made_before_a_resume_count_for_the_budget() -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
-from importlib.metadata import distribution, version
+from importlib.metadata import distribution, packages_distributions, version
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -31,11 +31,39 @@ def test_all_names_what_is_public() -> None:
     assert version("langchain-mixture")
 
 
-def test_langchain_core_and_langgraph_are_the_only_hard_dependencies() -> None:
-    """What else there is comes as an extra."""
-    requires = distribution("langchain-mixture").requires or []
-    hard = {re.split(r"[<>=]", r)[0] for r in requires if "extra" not in r}
-    assert hard == {"langchain-core", "langgraph"}
+def required(package: str, *, extras: bool) -> set[str]:
+    """Return the names of what an installed package depends on."""
+    requires = distribution(package).requires or []
+    return {
+        re.split(r"[^\w.-]", line)[0].lower().replace("_", "-")
+        for line in requires
+        if extras or "extra ==" not in line
+    }
+
+
+def test_the_hard_dependencies_are_langchain_core_langgraph_and_theirs() -> None:
+    """Who has LangChain installs nothing more; the rest comes as an extra."""
+    core = required("langchain-core", extras=False)
+    hard = required("langchain-mixture", extras=False)
+    assert hard - core == {"langchain-core", "langgraph"}
+
+
+def test_what_the_package_imports_is_declared() -> None:
+    """No import rests on what another package happens to bring."""
+    declared = required("langchain-mixture", extras=True)
+    providers = packages_distributions()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += (
+                [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            )
+            for root in {str(name).split(".")[0] for name in names}:
+                if root not in {*sys.stdlib_module_names, "langchain_mixture"}:
+                    owners = {
+                        name.lower().replace("_", "-") for name in providers[root]
+                    }
+                    assert owners & declared, f"{path.name} imports {root}"
 
 
 @pytest.mark.parametrize("name", langchain_mixture.__all__)
@@ -126,11 +154,11 @@ ROOMS = [
     {"records", "secrets", "errors", "threads", "callbacks", "compat", "runnables"},
     {"steps"},
     {"presets", "agents", "conditions"},
-    {"options", "plan"},
+    {"options", "plan", "advice"},
     {"running"},
     {"graph"},
     {"model"},
-    {"chat"},
+    {"chat", "middleware"},
     {"__init__"},
     {"evaluation"},
     {"cli"},
@@ -266,6 +294,17 @@ def test_the_map_shows_every_room() -> None:
     shown = {name.rstrip("/") for name in re.findall(r"[a-z_]+(?:/|\.py)", drawing)}
     assert shown == rooms - {"__init__.py", "__pycache__"}
     assert len(drawing.splitlines()) <= 25
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/evaluation.md"])
+def test_what_a_document_installs_is_there_before_the_first_release(
+    document: str,
+) -> None:
+    """A command to paste installs the clone, and not a package that may not be out."""
+    shell = re.findall(r"```bash\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    installed = re.findall(r"pip install (\S+)", "".join(shell))
+    assert installed
+    assert all(what.startswith('".[') for what in installed)
 
 
 @pytest.mark.parametrize(

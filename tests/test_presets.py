@@ -74,9 +74,9 @@ async def test_fusion_is_a_panel_an_analysis_and_a_writer() -> None:
     assert text == "So."
     seen = block("A!", "B!")
     assert requests(client["a"]) == requests(client["b"]) == [[QUESTION]]
-    assert requests(client["judge"]) == [[f"{ANALYZE}\n\n{seen}", QUESTION]]
-    fused = f"{SYNTHESIZE}\n\n{seen}\n\n{analysis('Consensus: ions')}"
-    assert requests(client["writer"]) == [[fused, QUESTION]]
+    assert requests(client["judge"]) == [[ANALYZE, f"{QUESTION}\n\n{seen}"]]
+    fused = f"{QUESTION}\n\n{seen}\n\n{analysis('Consensus: ions')}"
+    assert requests(client["writer"]) == [[SYNTHESIZE, fused]]
 
 
 async def test_the_judge_of_a_fusion_writes_where_no_one_else_does() -> None:
@@ -99,9 +99,10 @@ async def test_critique_is_a_draft_a_review_and_a_revision() -> None:
     assert count_calls(steps) == 3
     text, _ = await run(steps, QUESTION, client)
     assert text == "better"
-    assert requests(client["b"]) == [[f"{REVIEW}\n\n{block('draft')}", QUESTION]]
-    revised = f"{REFINE}\n\n{block('draft')}\n\n{analysis('Sources: none given')}"
-    assert requests(client["a"]) == [[QUESTION], [revised, QUESTION]]
+    draft = f"{QUESTION}\n\n{block('draft')}"
+    assert requests(client["b"]) == [[REVIEW, draft]]
+    reviewed = f"{draft}\n\n{analysis('Sources: none given')}"
+    assert requests(client["a"]) == [[QUESTION], [REFINE, reviewed]]
 
 
 def test_a_critique_without_its_reviewer_is_still_revised_and_says_so() -> None:
@@ -128,14 +129,14 @@ async def test_council_is_answers_peer_ranking_and_an_aggregator() -> None:
     seen = {"a": ("b!", "c!"), "b": ("a!", "c!"), "c": ("b!", "a!")}
     rank = RANK.replace("{n}", "2")
     for name, texts in seen.items():
-        asked = [[QUESTION], [f"{rank}\n\n{block(*texts)}", QUESTION]]
+        asked = [[QUESTION], [rank, f"{QUESTION}\n\n{block(*texts)}"]]
         assert requests(client[name]) == asked
     # By hand: a puts c before b, b puts c before a, c puts b before a.
     assert history[1]["note"] == {
         "points": {"1_propose/0": 0.0, "1_propose/1": 0.5, "1_propose/2": 1.0}
     }
     assert requests(client["chair"]) == [
-        [f"{COUNCIL}\n\n{block('c!', 'b!', 'a!')}", QUESTION]
+        [COUNCIL, f"{QUESTION}\n\n{block('c!', 'b!', 'a!')}"]
     ]
 
 
@@ -156,11 +157,9 @@ async def test_recursive_fuses_random_groups_of_the_last_round() -> None:
         texts = dict(zip(before["responses"], before["outputs"], strict=True))
         shown = [call["shown"] for call in row["llm_calls"]]
         assert all(len({*ids}) == 2 and {*ids} <= {*texts} for ids in shown)
-        asked = {text for model in client.values() for text, *_ in requests(model)} - {
-            QUESTION
-        }
+        asked = {text for model in client.values() for *_, text in requests(model)}
         for ids in shown:
-            assert f"{SYNTHESIZE}\n\n{block(*(texts[id_] for id_ in ids))}" in asked
+            assert f"{QUESTION}\n\n{block(*(texts[id_] for id_ in ids))}" in asked
         groups.append([[id_[-1] for id_ in ids] for ids in shown])
     assert groups[0] != groups[1] != groups[2]
     assert [call["model"] for call in history[1]["llm_calls"]] == ["a", "b"] * 3

@@ -1,5 +1,6 @@
 """Going on where a run ended: nobody is paid twice, and no thread is a dead end."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -19,7 +20,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command, interrupt
 
 from langchain_mixture import (
     Aggregate,
@@ -28,10 +33,12 @@ from langchain_mixture import (
     Refine,
     Reply,
     Response,
+    Result,
     StepFailedError,
+    Take,
     create_mixture,
 )
-from tests.models import Scripted, ask, models
+from tests.models import Scripted, ask, called, models
 from tests.openai_stub import Answer, Stub, serve
 
 ROOT = Path(__file__).parent.parent
@@ -53,8 +60,8 @@ def start(stub: Stub, database: str, mode: str) -> subprocess.Popen[str]:
 
 
 def wait_until(condition: Any) -> None:
-    """Wait for a condition, for half a minute at most."""
-    give_up = time.monotonic() + 30
+    """Wait for a condition, for two minutes at most."""
+    give_up = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < give_up, "it never came to pass"
         time.sleep(0.01)
@@ -159,7 +166,7 @@ def test_a_killed_run_goes_on_without_asking_again_who_had_answered(
             process.send_signal(signal.SIGKILL)
             process.communicate()
         process = start(stub, url, mode)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=120)
         release.set()
         assert output.strip() == "f!", errors
         assert errors == ""
@@ -255,6 +262,115 @@ async def test_a_resumed_step_keeps_to_its_quorum_and_concurrency(
     assert sum(len(model.asked) for model in client.values()) == 4
 
 
+def test_where_the_quorum_is_met_nobody_is_asked_after_a_resume() -> None:
+    """A step that failed by its own code goes on with the answers that it had."""
+    broken = [True]
+
+    @dataclass(frozen=True)
+    class Stumbling(Propose):
+        def keep(self, responses: Any, replies: Any) -> Any:
+            if broken:
+                raise ValueError("not yet")
+            return super().keep(responses, replies)
+
+    client = models(*"abc")
+    graph = create_mixture(
+        [Stumbling(["a", "b", "c"], quorum=1)],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    config: Any = {**CONFIG, "max_concurrency": 1}
+    with pytest.raises(StepFailedError, match="not yet"):
+        graph.invoke(ask(), config)
+    broken.clear()
+    state = graph.invoke(None, config)
+    assert sum(len(model.asked) for model in client.values()) == 1
+    assert len(state["mixture"]["responses"]) == 1
+    assert state["mixture"]["status"] == "complete"
+
+
+@dataclass(frozen=True)
+class Pair(Propose):
+    """A step of one's own that fails unless two of its agents answer."""
+
+    def keep(
+        self, responses: Sequence[Response], replies: Sequence[Reply]
+    ) -> list[Response]:
+        kept = super().keep(responses, replies)
+        assert isinstance(kept, list)
+        return kept if len(kept) == 2 else []
+
+
+def test_saved_answers_count_for_the_quorum_of_a_resumed_step() -> None:
+    """Of a quorum of two one had answered: one more is asked, and not two."""
+    client = models("a", b=OSError("down"), c=OSError("down"))
+    graph = create_mixture(
+        [Pair(["a", "b", "c"], quorum=2)],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    config: Any = {**CONFIG, "max_concurrency": 1}
+    with pytest.raises(NoResponsesError):
+        graph.invoke(ask(), config)
+    client["b"].script = client["c"].script = None
+    state = graph.invoke(None, config)
+    assert state["mixture"]["status"] == "complete"
+    assert sum(len(model.asked) for model in client.values()) == 4
+
+
+async def test_an_interrupt_in_a_resumed_step_ends_the_calls_beside_it() -> None:
+    """While a human is asked, no other call of the step runs on unheard."""
+    down = [True]
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def consult(_: Any) -> str:
+        if down:
+            raise OSError("down")
+        await begun.wait()
+        return str(interrupt("what do you say?"))
+
+    async def hang(_: Any) -> str:
+        if down:
+            raise OSError("down")
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return "late"
+
+    agents = [RunnableLambda(str, consult), RunnableLambda(str, hang)]
+    graph = create_mixture([Propose(agents)], checkpointer=InMemorySaver())
+    with pytest.raises(NoResponsesError):
+        await graph.ainvoke(ask(), CONFIG)
+    down.clear()
+    state = await graph.ainvoke(None, CONFIG)
+    assert state["__interrupt__"][0].value == "what do you say?"
+    async with asyncio.timeout(30):
+        await cancelled.wait()
+
+
+def test_only_what_may_be_the_answer_is_saved_as_a_whole_message() -> None:
+    """Of a proposal a checkpoint holds the text, and not all that came with it."""
+
+    def said(name: str) -> AIMessage:
+        more = {"reasoning": f"the long thoughts of {name}"}
+        return AIMessage(f"{name} answers", additional_kwargs=more)
+
+    client = models(a=said("a"), b=said("b"), c=said("c"))
+    graph = create_mixture(
+        [Propose(["a", "b"]), Aggregate("c")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    graph.invoke(ask(), CONFIG)
+    saved = repr(list(graph.get_state_history(CONFIG)))
+    assert "a answers" in saved
+    assert "thoughts of c" in saved
+    assert "thoughts of a" not in saved
+
+
 def test_a_failed_aggregator_is_asked_again_and_the_proposers_are_not() -> None:
     """A step that failed after others had succeeded is the only one repeated."""
     client = models("a", "b", c=OSError("down"))
@@ -286,3 +402,116 @@ def test_what_is_in_the_state_survives_the_serializer_in_silence(
     assert len(states) > 5
     assert len(recwarn) == 0
     assert [r.name for r in caplog.records] == ["langchain_mixture"]
+
+
+# -- A quorum, and answers that were saved -------------------------------------------
+
+
+class Panel:
+    """Three agents of a quorum of two; the run of their first calls is interrupted.
+
+    The last of them interrupts first, so that the others' answers are saved with it.
+    """
+
+    def __init__(self, answering: str) -> None:
+        self.asked: list[str] = []
+        self.answering = answering
+        """The agents that answer in the first run; the others interrupt it."""
+        self.is_resumed = False
+        self._interrupted = threading.Event()
+        self._hanging = threading.Event()
+        self.release = threading.Event()
+
+    def agent(self, name: str) -> Any:
+        """Make an agent; after the resume the last one hangs until it is released."""
+
+        def answer(_: Any) -> str:
+            self.asked.append(name)
+            if self.is_resumed and name == "c":
+                self._hanging.set()
+                assert self.release.wait(60)
+            elif self.is_resumed:
+                assert self._hanging.wait(60)
+            elif name in self.answering:
+                assert self._interrupted.wait(60)
+            else:
+                self._interrupted.set()
+                interrupt("?")
+            return f"{name} answers"
+
+        async def aanswer(messages: Any) -> str:
+            return await asyncio.to_thread(answer, messages)
+
+        return RunnableLambda(answer, aanswer, name=name)
+
+    def graph(self, place: str, saver: Any) -> Any:
+        """Make a graph with a checkpointer, the mixture's own or one around it."""
+        agents = [self.agent(name) for name in "abc"]
+        steps = [Propose(agents, quorum=2), Take(2)]
+        if place == "alone":
+            return create_mixture(steps, checkpointer=saver)
+        inner: Any = create_mixture(
+            steps, checkpointer=True if place == "with its own history" else None
+        )
+        if place == "in a function":
+            graph = inner
+            inner = RunnableLambda(
+                lambda state: graph.invoke(state),
+                lambda state: graph.ainvoke(state),
+            )
+        builder = StateGraph(Outer)
+        builder.add_node("mixture", inner)
+        builder.add_edge(START, "mixture")
+        return builder.compile(checkpointer=saver)
+
+
+class Outer(MessagesState):
+    """The state of a graph around a mixture."""
+
+    mixture: Result
+
+
+PLACES = ["alone", "as a subgraph", "with its own history", "in a function"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize(
+    ("answering", "given", "again"),
+    [("ab", None, []), ("ab", Command(resume="yes"), []), ("a", None, ["b", "c"])],
+    ids=["it is met", "it is met before a resume", "it lacks one"],
+)
+async def test_answers_that_were_saved_count_for_the_quorum(
+    answering: str, again: list[str], given: Any, how: str, place: str
+) -> None:
+    """After a resume nobody is waited for who is not needed."""
+    panel = Panel(answering)
+    graph = panel.graph(place, InMemorySaver())
+    await called(graph, how, ask(), CONFIG)
+    panel.asked.clear()
+    panel.is_resumed = True
+    try:
+        async with asyncio.timeout(50):
+            state = await called(graph, how, given, CONFIG)
+    finally:
+        panel.release.set()
+    assert sorted(panel.asked) == again
+    mixture = state["mixture"]
+    assert mixture["history"][0]["outputs"] == ["a answers", "b answers"]
+    assert mixture["status"] == "complete"
+    rests = "1_propose: rests on 2 of 3 answers, as its quorum of 2 allows"
+    assert mixture["reasons"] == [rests]
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+async def test_time_travel_counts_no_answer_that_is_asked_for_again(how: str) -> None:
+    """A step that is replayed asks its agents, whatever its thread has saved."""
+    client = models("a", "b")
+    graph = create_mixture(
+        [Propose(["a", "b"], quorum=2)], client=client, checkpointer=InMemorySaver()
+    )
+    await called(graph, how, ask(), CONFIG)
+    past = [s for s in graph.get_state_history(CONFIG) if "1_propose/a" in s.next]
+    state = await called(graph, how, None, past[0].config)
+    assert state["mixture"]["reasons"] == []
+    assert [len(client[name].asked) for name in "ab"] == [2, 2]

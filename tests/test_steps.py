@@ -60,6 +60,7 @@ def reply(number: int, text: str = "", error: str | None = None) -> Reply:
         "id": f"2_x/{number}",
         "index": number,
         "attempt": 0,
+        "model": f"m{number}",
         "error": error,
         "started": 0.0,
         "time": 0.0,
@@ -68,7 +69,7 @@ def reply(number: int, text: str = "", error: str | None = None) -> Reply:
         "message": None,
         "estimated_tokens": 0,
         "reasons": [],
-        "truncated": False,
+        "cut_off": None,
         "outcome": "failed" if error else "answered",
     }
 
@@ -357,15 +358,16 @@ def test_a_prompt_on_propose_is_a_persona() -> None:
 
 
 @pytest.mark.parametrize("step", [Synthesize(["a"]), Aggregate("a"), Vote("a")])
-def test_fusing_steps_put_the_numbered_responses_into_the_system_message(
+def test_fusing_steps_join_the_numbered_responses_to_the_users_message(
     step: Step,
 ) -> None:
-    """One system message holds instruction and responses; the turns stay untouched."""
+    """The instruction is constant and stands in the system message."""
     (call,) = step.calls(CONVERSATION, FOUR)
     system, human = call["messages"]
     assert system.text.startswith("Be kind.\n\nOther models have already responded")
-    assert "<response 4>\nanswer 3\n</response 4>" in system.text
-    assert human is CONVERSATION[1]
+    assert "answer" not in system.text.replace("answer on", "").replace("answer ", "")
+    assert human.text.startswith(f"{CONVERSATION[1].text}\n\nThere are 4 responses.")
+    assert human.text.endswith("<response 4>\nanswer 3\n</response 4>")
     assert call["parents"] == [response["id"] for response in FOUR]
 
 
@@ -381,8 +383,8 @@ def test_refine_shows_each_response_to_agent_i_mod_n() -> None:
     assert step.bounds(3) == (["a", "b", "a"], 3)
     calls = step.calls(CONVERSATION, FOUR)
     assert [call["parents"] for call in calls] == [[r["id"]] for r in FOUR]
-    assert "answer 2" in calls[2]["messages"][0].text
-    assert "answer 1" not in calls[2]["messages"][0].text
+    assert "answer 2" in calls[2]["messages"][-1].text
+    assert "answer 1" not in calls[2]["messages"][-1].text
 
 
 @pytest.mark.parametrize(
@@ -398,8 +400,14 @@ def test_refine_shows_each_response_to_agent_i_mod_n() -> None:
             "Improve: The response stands between its marks",
         ),
         (Aggregate("a", "For {query}: {responses}"), "For Why {x}?: There are 4"),
-        (Vote("a", "{query} {text} {n}"), "Why {x}? {text} {n}\n\nThere are 4"),
-        (Synthesize(["a"], "Fuse."), "Fuse.\n\nThere are 4"),
+        (
+            Vote("a", "{query} {text} {n}", responses_in="system"),
+            "Why {x}? {text} {n}\n\nThere are 4",
+        ),
+        (
+            Synthesize(["a"], "Fuse.", responses_in="system"),
+            "Fuse.\n\nThere are 4",
+        ),
     ],
 )
 def test_placeholders_of_a_prompt_are_replaced_as_plain_text(
@@ -572,4 +580,5 @@ def test_a_prompt_with_braces_from_the_user_is_data() -> None:
     for step in steps:
         messages = step.calls(talk, FOUR)[0]["messages"]
         assert messages[0].text.startswith('{"a": {0}}')
-        assert messages[1:] == talk[1:]
+        assert messages[1:-1] == talk[1:-1]
+        assert messages[-1].text.startswith("{n}")

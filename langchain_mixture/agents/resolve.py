@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableSequence
 from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_mixture.agents.function_model import ClientFunction, FunctionChatModel
 from langchain_mixture.agents.wrappers import is_model
+from langchain_mixture.compat import provider_of
 from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.runnables import leaves, name_of, unwrapped
+from langchain_mixture.runnables import is_one, leaves, name_of, unwrapped
 from langchain_mixture.secrets import cleaner, describe, redact_error
 from langchain_mixture.steps.base import Agent, Step
 
@@ -58,6 +60,25 @@ class ResolvedAgent:
     def without_secrets(self) -> Callable[[str], str]:
         """Removes keys from a text: those of its models, and what looks like one."""
         return cleaner(self.runnable)
+
+    def model_of(self, message: AIMessage | None) -> str:
+        """Return the name of the model that wrote a message, as far as it can be told.
+
+        That is the agent's name, unless several models may answer for it: then what the
+        message says decides.
+        """
+        metadata = {} if message is None else message.response_metadata
+        told = metadata.get("model_name") or metadata.get("model")
+        if is_one(self.runnable) or not isinstance(told, str):
+            return self.name
+        # Providers put a version behind the name that they were asked for.
+        names = {name_of(leaf) for leaf in leaves(self.runnable)}
+        return max(filter(told.startswith, names), key=len, default=told)
+
+    @cached_property
+    def provider(self) -> str | None:
+        """The provider of its first model, such as `openai`; None = it names none."""
+        return provider_of(next(leaves(self.runnable)))
 
     @property
     def is_graph(self) -> bool:
@@ -238,8 +259,7 @@ def _init_chat_model(name: str) -> Runnable[Any, Any]:
     except ImportError as error:
         raise InvalidMixtureError(
             f"the name {name!r} needs a client, or the package langchain for its "
-            "init_chat_model: "
-            'pip install "langchain-mixture[langchain]"'
+            "init_chat_model: pip install langchain"
         ) from error
     model: Runnable[Any, Any] = init_chat_model(name)
     return model

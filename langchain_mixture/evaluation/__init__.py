@@ -6,7 +6,8 @@ member that cannot be trusted. It needs the extra `evaluation`.
 """
 
 from langchain_mixture.evaluation.comparing import acompare, compare
-from langchain_mixture.evaluation.comparison import Answer, Compared, Comparison
+from langchain_mixture.evaluation.comparison import Comparison
+from langchain_mixture.evaluation.found import Answer, Compared
 from langchain_mixture.evaluation.panel import (
     Ceiling,
     Panel,

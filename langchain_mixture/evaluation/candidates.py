@@ -243,6 +243,7 @@ class Plan:
     def mixed(self, name: str, mixture: ChatMixture) -> Candidate:
         """Return a mixture whose agents are behind the store."""
         _ = mixture.graph
+        mixture = mixture.model_copy(update={"steps": _flat(mixture.steps)})
         slots: list[Slot] = []
         steps: list[Step] = []
         arriving = 0
@@ -313,6 +314,15 @@ class Plan:
                 mixture.members.append(member.name)
             if slot.shared and getattr(step, "unless", None) is None:
                 member.samples.add(slot.sample)
+
+
+def _flat(steps: Sequence[Any]) -> list[Step]:
+    """Return the steps of a pipeline, those of lists inside it in their place."""
+    return [
+        step
+        for each in steps
+        for step in (_flat(each) if isinstance(each, list | tuple) else [each])
+    ]
 
 
 def _by(candidate: Candidate) -> str | None:

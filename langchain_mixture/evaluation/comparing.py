@@ -15,13 +15,7 @@ from typing import Any, Final
 from langchain_mixture import Client
 from langchain_mixture.evaluation.asking import Asking, Once
 from langchain_mixture.evaluation.candidates import Candidate, Candidates, Plan
-from langchain_mixture.evaluation.comparison import (
-    Answer,
-    Compared,
-    Comparison,
-    Kind,
-    record_of,
-)
+from langchain_mixture.evaluation.comparison import Comparison
 from langchain_mixture.evaluation.estimate import Estimate, equal_budget_of
 from langchain_mixture.evaluation.examples import (
     Example,
@@ -30,6 +24,7 @@ from langchain_mixture.evaluation.examples import (
     is_dataset,
     read_examples,
 )
+from langchain_mixture.evaluation.found import Answer, Compared, Kind, record_of
 from langchain_mixture.evaluation.identity import name_of
 from langchain_mixture.evaluation.langsmith import upload
 from langchain_mixture.evaluation.money import Prices, check_prices, price_of

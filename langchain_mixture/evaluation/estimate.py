@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from langchain_core.messages.utils import count_tokens_approximately
@@ -16,23 +16,31 @@ from langchain_mixture.evaluation.store import Store
 
 
 @dataclass(frozen=True)
+class Arms:
+    """The equal-budget samples, before anybody knows which model is the best."""
+
+    calls: int
+    low: float
+    """Dollars, if the best model is the cheapest one."""
+    high: float
+    """Dollars, if it is the dearest."""
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """Calls and dollars, at most; `str()` is what is shown before the first call."""
+    """Calls and dollars; `str()` is what is shown before the first call."""
 
     candidates: int
     questions: int
     calls: int
-    """At most: steps that may be skipped are counted, shared calls of first steps are
-    counted once."""
+    """At most: steps that may be skipped count, too. Shared proposals count once."""
     saved: int
     """How many of these are in the file."""
     cost: float | None
-    """Dollars for the calls that are left; None without prices."""
-    unpriced: tuple[str, ...]
+    """Dollars for the calls that are left, about; None without prices."""
+    unpriced: list[str]
     """The models without a price."""
-    arms: tuple[float, float] | None
-    """The cheapest and the dearest that the equal-budget samples may become."""
-    arm_calls: int
+    arms: Arms | None
 
     @classmethod
     def of(
@@ -46,58 +54,56 @@ class Estimate:
         arms: bool,
     ) -> Estimate:
         """Count the calls of a plan."""
-        candidates = list(plan.candidates.values())
-        slots = list(_distinct(candidates).values())
+        slots = list(_distinct(plan.candidates.values()).values())
         times = len(questions) * repeats
-        saved = min(
-            len(slots) * times, len(store.saved({slot.single.by for slot in slots}))
-        )
+        calls = len(slots) * times
+        by = {slot.single.by for slot in slots}
+        saved = min(calls, store.saved(by, {question.id for question in questions}))
         read = sum(count_tokens_approximately(q.conversation) for q in questions)
         bill = _Bill(store, prices, read / len(questions))
-        each = sum(bill.of(slot) for slot in slots)
-        left = 1 - saved / max(1, len(slots) * times)
-        span, arm_calls = None, 0
-        if arms:
-            low = high = 0.0
-            for mixture in plan.mixtures:
-                samples, tail = equal_budget_of(mixture)
-                calls = len(mixture.slots)
-                arm_calls += calls * times
-                first = [bill.of(single.slots[0]) for single in plan.singles]
-                rest = sum(bill.of(slot) for slot in _slots_of(mixture, tail))
-                low += (samples * min(first, default=0.0) + rest) * times
-                high += (samples * max(first, default=0.0) + rest) * times
-            span = low, high
+        cost = sum(map(bill.of, slots)) * times * (1 - saved / calls)
         return cls(
-            candidates=len(candidates),
+            candidates=len(plan.candidates),
             questions=len(questions),
-            calls=len(slots) * times,
+            calls=calls,
             saved=saved,
-            cost=each * times * left if prices else None,
-            unpriced=tuple(sorted(bill.unpriced)),
-            arms=span if prices else None,
-            arm_calls=arm_calls,
+            cost=cost if prices else None,
+            unpriced=sorted(bill.unpriced),
+            arms=_arms(plan, bill, times) if arms else None,
         )
 
     def __str__(self) -> str:
         said = (
             f"{self.candidates} candidates, {self.questions} questions: "
-            f"at most {self.calls - self.saved:,} calls"
+            f"at most {self.calls:,} calls"
         )
         if self.saved:
-            said += f" ({self.saved:,} more are saved)"
+            said += f", {self.saved:,} of them saved"
         if self.cost is not None:
-            said += f", about ${self.cost:,.2f}"
-        if self.arm_calls:
-            said += f"; then at most {self.arm_calls:,} for equal budgets"
-            if self.arms is not None:
-                said += ", ${:,.2f} to ${:,.2f}".format(*self.arms)
+            said += f", about ${self.cost:,.2f} to pay"
+        if self.arms is not None:
+            said += f"; then at most {self.arms.calls:,} for equal budgets"
+        if self.arms is not None and self.cost is not None:
+            said += f", ${self.arms.low:,.2f} to ${self.arms.high:,.2f}"
         if self.cost is not None and self.unpriced:
             said += f"; no price: {', '.join(self.unpriced)}"
         return said + "."
 
 
-def _distinct(candidates: Sequence[Candidate]) -> dict[object, Slot]:
+def _arms(plan: Plan, bill: _Bill, times: int) -> Arms:
+    dollars = [bill.of(single.slots[0]) for single in plan.singles]
+    calls, low, high = 0, 0.0, 0.0
+    for mixture in plan.mixtures:
+        samples, tail = equal_budget_of(mixture)
+        first = len(mixture.steps) - len(tail)
+        rest = sum(bill.of(slot) for slot in mixture.slots if slot.index >= first)
+        calls += len(mixture.slots) * times
+        low += (samples * min(dollars) + rest) * times
+        high += (samples * max(dollars) + rest) * times
+    return Arms(calls, low, high)
+
+
+def _distinct(candidates: Iterable[Candidate]) -> dict[object, Slot]:
     """Return the slots of a question; the same question to a model counts once."""
     found: dict[object, Slot] = {}
     for candidate in candidates:
@@ -149,8 +155,3 @@ def equal_budget_of(mixture: Candidate) -> tuple[int, list[Step]]:
     cut = last if needs_responses else last + 1
     ending = sum(slot.index >= cut for slot in mixture.slots)
     return max(1, len(mixture.slots) - ending), steps[cut:]
-
-
-def _slots_of(mixture: Candidate, tail: Sequence[Step]) -> list[Slot]:
-    first = len(mixture.steps) - len(tail)
-    return [slot for slot in mixture.slots if slot.index >= first]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
+from langchain_mixture.evaluation.found import Found
 from langchain_mixture.evaluation.needs import needed
-
-if TYPE_CHECKING:
-    from langchain_mixture.evaluation.comparison import Comparison
 
 
 def download(dataset: str) -> list[dict[str, Any]]:
@@ -39,7 +37,7 @@ def _only(values: Mapping[str, Any] | None, name: str) -> Any:
     return next(iter(values.values()))
 
 
-def upload(found: Comparison, dataset: str) -> None:
+def upload(found: Found, dataset: str) -> None:
     """Make each candidate an experiment of the dataset, its scores the feedback."""
     client = needed("langsmith").Client(auto_batch_tracing=False)
     source = client.read_dataset(dataset_name=dataset)

@@ -21,6 +21,6 @@ def needed(module: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise ImportError(
-            f"langchain_mixture.evaluation needs the package {package}: "
-            'pip install "langchain-mixture[evaluation]"'
+            f"langchain_mixture.evaluation needs the package {package}: pip install "
+            f"{package}, or the extra `evaluation`"
         ) from error

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from langchain_mixture.evaluation.comparison import Comparison
+from langchain_mixture.evaluation.found import Found
 from langchain_mixture.evaluation.needs import needed
 from langchain_mixture.evaluation.table import after, before, cells, columns
 
@@ -14,7 +14,7 @@ SHOWN: Final = 50
 """Questions of each list that are written out, at most."""
 
 
-def page(found: Comparison, *, whole: bool = True) -> str:
+def page(found: Found, *, whole: bool = True) -> str:
     """Return the page, or without `whole` what a notebook puts into its own."""
     lists = [
         (f"{title} by {mixture}", questions)
@@ -51,7 +51,7 @@ def _template() -> Any:
 _LEFT, _TOP, _WIDTH, _HEIGHT = 50.0, 10.0, 560.0, 240.0
 
 
-def _points(found: Comparison) -> dict[str, Any]:
+def _points(found: Found) -> dict[str, Any]:
     """Place the candidates in a picture, score against cost (or tokens)."""
     rows = found.rows
     if not rows:

@@ -292,11 +292,7 @@ def read(records: Records) -> list[dict[str, Any]]:
         ValueError: There are fewer than 50, or one is no record.
     """
     if isinstance(records, str | Path):
-        lines = Path(records).read_text(encoding="utf-8").split("\n")
-        records = [json.loads(line) for line in lines if line.startswith("{")]
-        if any("key" in row for row in records):  # compare's: the last one counts
-            last = {row["question"]: row for row in records if "scores" in row}
-            records = list(last.values())
+        records = _lines(Path(records))
     rows = [dict(row) for row in records]
     for place, row in enumerate(rows):
         if not isinstance(row.get("answers", row.get("scores")), Mapping):
@@ -309,6 +305,21 @@ def read(records: Records) -> list[dict[str, Any]]:
             f"there are {len(rows)} questions; allowed: {QUESTIONS} or more, as fewer "
             "tell good members from bad ones by luck"
         )
+    return rows
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    broken: list[int] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except ValueError:
+            broken.append(number)
+    if any("key" in row for row in rows):  # compare's: a kill may have cut a line off
+        return list({row["question"]: row for row in rows if "scores" in row}.values())
+    if broken:
+        raise ValueError(f"{path}, line {broken[0]}: no JSON; allowed: a record a line")
     return rows
 
 

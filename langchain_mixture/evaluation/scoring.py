@@ -12,8 +12,8 @@ from langchain_core.messages import BaseMessage
 from langchain_mixture import Client
 from langchain_mixture.evaluation.asking import Once
 from langchain_mixture.evaluation.candidates import Plan, Run, Single, answer_of
-from langchain_mixture.evaluation.comparison import Answer
 from langchain_mixture.evaluation.examples import Question
+from langchain_mixture.evaluation.found import Answer
 from langchain_mixture.evaluation.scores import (
     Judged,
     Matches,

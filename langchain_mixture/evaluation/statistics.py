@@ -38,8 +38,8 @@ def mcnemar(b: int, c: int) -> float:
         >>> mcnemar(0, 0)
         0.5
     """
-    binom = needed("scipy.stats").binom
-    return float(binom.sf(b, b + c, 0.5) + binom.pmf(b, b + c, 0.5) / 2)
+    more = needed("scipy.special").bdtrc  # the chance of more than this of n tosses
+    return float(more(b, b + c, 0.5) + more(b - 1, b + c, 0.5)) / 2
 
 
 def bonett_price(b: int, c: int, n: int) -> Interval:

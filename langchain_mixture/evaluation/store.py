@@ -138,9 +138,10 @@ class Store:
             logger.warning("%s: %d line(s) cut off, asked again", path, broken)
         self._cut = bool(text) and not text.endswith("\n")
 
-    def saved(self, by: set[str]) -> Sequence[Asked]:
-        """Return the answers at hand of some agents and settings."""
-        return [asked for asked in self._answers.values() if asked.by in by]
+    def saved(self, by: set[str], questions: set[str]) -> int:
+        """Count the answers of some agents to some questions."""
+        answers = self._answers.values()
+        return sum(a.by in by and a.question in questions for a in answers)
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self._path is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from langchain_mixture.evaluation.comparison import Comparison
+from langchain_mixture.evaluation.found import Found
 from langchain_mixture.evaluation.needs import needed
 
 _WIDTH: Final = 110
 """Columns of a table that is printed as text."""
 
 
-def as_text(found: Comparison) -> str:
+def as_text(found: Found) -> str:
     """Return a comparison as plain text."""
     console = needed("rich.console").Console(
         width=_WIDTH, color_system=None, force_terminal=False, record=False, file=None
@@ -22,12 +22,12 @@ def as_text(found: Comparison) -> str:
     return str(captured.get()).rstrip()
 
 
-def as_group(found: Comparison) -> Any:
+def as_group(found: Found) -> Any:
     """Return a comparison as what rich prints."""
     return needed("rich.console").Group(*_parts(found))
 
 
-def _parts(found: Comparison) -> list[Any]:
+def _parts(found: Found) -> list[Any]:
     text = needed("rich.text").Text
     return [
         *map(text, before(found)),
@@ -37,7 +37,7 @@ def _parts(found: Comparison) -> list[Any]:
     ]
 
 
-def before(found: Comparison) -> list[str]:
+def before(found: Found) -> list[str]:
     """Return what must be known before anything is read."""
     lines = []
     if found.agreed is not None:
@@ -52,7 +52,7 @@ def before(found: Comparison) -> list[str]:
     return [*lines, *found.notes]
 
 
-def after(found: Comparison) -> list[str]:
+def after(found: Found) -> list[str]:
     """Return the ceilings, and how many questions were rescued and broken."""
     lines = []
     for mixture in found.verdicts:
@@ -73,9 +73,8 @@ def after(found: Comparison) -> list[str]:
             line += "."
         lines.append(line)
     if found.questions:
-        lines.append(
-            f"All miss {len(found.missed)} of {len(found.questions)} questions."
-        )
+        missed, asked = len(found.missed), len(found.questions)
+        lines.append(f"All miss {missed:,} of {asked:,} questions.")
     spent = "" if found.spent is None else f" for ${found.spent:,.4f}"
     lines.append(f"{found.calls:,} calls were made{spent}.")
     if found.failed:
@@ -87,7 +86,7 @@ def after(found: Comparison) -> list[str]:
     return lines
 
 
-def _table(found: Comparison) -> Any:
+def _table(found: Found) -> Any:
     table = needed("rich.table").Table(
         box=needed("rich.box").SIMPLE_HEAD, pad_edge=False
     )
@@ -101,7 +100,7 @@ def _table(found: Comparison) -> Any:
     return table
 
 
-def columns(found: Comparison) -> list[tuple[str, Any]]:
+def columns(found: Found) -> list[tuple[str, Any]]:
     """Return the names of the columns, and how each is aligned."""
     names = ["score", "difference", "calls", "tokens", "p50/p95 s"]
     if found.spent is not None:
@@ -111,7 +110,7 @@ def columns(found: Comparison) -> list[tuple[str, Any]]:
     return [("candidate", "left"), *((name, "right") for name in names)]
 
 
-def cells(found: Comparison, row: dict[str, Any]) -> list[str]:
+def cells(found: Found, row: dict[str, Any]) -> list[str]:
     """Return a row of the table as texts."""
     shares = all(0 <= one["score"] <= 1 for one in found.rows)
     times = 100 if shares else 1

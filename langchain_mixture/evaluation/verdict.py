@@ -7,11 +7,11 @@ it beats them all. It never looks for the best member inside a bootstrap, which 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from langchain_mixture.evaluation.needs import needed
 from langchain_mixture.evaluation.statistics import (
     Differences,
     Interval,
@@ -112,16 +112,17 @@ def verdicts(
         panel helps: +25.0 points against one alone [+18.6, +30.9], 200 questions.
     """
     _check(scores, mixtures, clusters)
-    values = {name: [_number(name, s) for s in of] for name, of in scores.items()}
-    members = {name: of for name, of in values.items() if name not in mixtures}
-    best = max(members, key=lambda name: sum(members[name]))
+    values = {name: _numbers(name, of) for name, of in scores.items()}
+    means = {name: float(of.mean()) for name, of in values.items()}
+    members = [name for name in values if name not in mixtures]
+    best = max(members, key=lambda name: means[name])
 
     def pair(first: str, second: str) -> Pair:
         return Pair(values[first], values[second], clusters)
 
     close = [
         name
-        for name in sorted(members, key=lambda name: -sum(members[name]))
+        for name in sorted(members, key=lambda name: -means[name])
         if name == best or pair(best, name).p >= ALPHA
     ]
     level = ALPHA / max(1, len(mixtures))
@@ -131,7 +132,6 @@ def verdicts(
         beating = (n for n in close if pair(n, mixture).p < level / len(close))
         beaten_by = None if helps else next(beating, None)
         against = pair(mixture, best)
-        n = len(values[mixture])
         found[mixture] = Verdict(
             mixture=mixture,
             verdict="helps" if helps else "hurts" if beaten_by else "cannot tell",
@@ -139,19 +139,21 @@ def verdicts(
             interval=against.interval,
             best=best,
             needed=questions_needed(against.square, against.difference),
-            questions=n,
-            score=sum(values[mixture]) / n,
-            best_score=sum(values[best]) / n,
+            questions=len(values[mixture]),
+            score=means[mixture],
+            best_score=means[best],
             beaten_by=beaten_by,
         )
     return found
 
 
-def _number(name: str, score: Score) -> float:
-    value = float(score or 0)
-    if not math.isfinite(value):
-        raise ValueError(f"{name!r} has the score {value}; allowed: finite numbers")
-    return value
+def _numbers(name: str, scores: Sequence[Score]) -> Any:
+    """Return scores as an array; a failed answer's is 0."""
+    np = needed("numpy")
+    values = np.array([0 if score is None else score for score in scores], dtype=float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name!r} has a score that is no finite number")
+    return values
 
 
 def _check(
@@ -187,20 +189,20 @@ class Pair:
         second: Sequence[float],
         clusters: Sequence[Any] | None = None,
     ) -> None:
-        self._differences = [a - b for a, b in zip(first, second, strict=True)]
+        both = needed("numpy").array([first, second], dtype=float)
+        self._differences = both[0] - both[1]
         self._clusters = clusters
-        self._plain = clusters is None and {*first, *second} <= {0, 1}
-        n = len(self._differences)
-        self.difference = sum(self._differences) / n
+        self._plain = clusters is None and bool((both * (both - 1) == 0).all())
+        self.difference = float(self._differences.mean())
         """The mean of the first less that of the second."""
-        self.square = sum(d * d for d in self._differences) / n
+        self.square = float((self._differences**2).mean())
         """The mean of the squared differences."""
 
     @property
     def _counts(self) -> tuple[int, int]:
         """How often the first alone is right, and how often the second."""
         signs = self._differences
-        return sum(d > 0 for d in signs), sum(d < 0 for d in signs)
+        return int((signs > 0).sum()), int((signs < 0).sum())
 
     @property
     def p(self) -> float:

@@ -6,7 +6,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -44,7 +44,7 @@ class GraphChatModel(BaseChatModel):
         """Return the graph, its input, and the tools and settings of this call."""
 
     @abstractmethod
-    def _message(self, state: dict[str, Any]) -> AIMessage:
+    def _message(self, state: dict[str, Any], run: Run) -> AIMessage:
         """Return the message for a final state of the graph."""
 
     _carried: Run | None = PrivateAttr(default=None)
@@ -60,7 +60,8 @@ class GraphChatModel(BaseChatModel):
     ) -> AIMessage:
         run, config = _begin(CallbackManager, config)
         with during(RUN, run):
-            return super().invoke(input, config, stop=stop, **kwargs)
+            message = super().invoke(input, config, stop=stop, **kwargs)
+        return _with_usage(message, run)
 
     async def ainvoke(
         self,
@@ -73,9 +74,10 @@ class GraphChatModel(BaseChatModel):
         run, config = _begin(AsyncCallbackManager, config)
         with during(RUN, run):
             try:
-                return await super().ainvoke(input, config, stop=stop, **kwargs)
+                message = await super().ainvoke(input, config, stop=stop, **kwargs)
             finally:
                 await run.close()
+        return _with_usage(message, run)
 
     def stream(
         self,
@@ -95,7 +97,8 @@ class GraphChatModel(BaseChatModel):
                     chunk = next(chunks, None)
                 if chunk is None:
                     return
-                yield chunk
+                last = chunk.chunk_position == "last"
+                yield _with_usage(chunk, run) if last else chunk
         finally:
             cast("Any", chunks).close()
 
@@ -116,7 +119,8 @@ class GraphChatModel(BaseChatModel):
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         return
-                    yield chunk
+                    last = chunk.chunk_position == "last"
+                    yield _with_usage(chunk, run) if last else chunk
             finally:
                 await run.close()
 
@@ -157,7 +161,7 @@ class GraphChatModel(BaseChatModel):
         run = self._carried or RUN.get()
         ours = run is not None and not run.is_begun and run.is_under(core)
         entered = run if ours and run else Run(Caller.of(core) if core else None)
-        entered.request = request
+        entered.request, entered.is_models = request, True
         return entered
 
     def _generate(
@@ -170,7 +174,7 @@ class GraphChatModel(BaseChatModel):
         graph, inputs, request = self._prepared(messages, stop, kwargs)
         run = self._entered(run_manager, request)
         config = inner_config(CallbackManager, run.caller)
-        return self._result(graph.invoke(inputs, config, run=run))
+        return self._result(graph.invoke(inputs, config, run=run), run)
 
     async def _agenerate(
         self,
@@ -182,7 +186,7 @@ class GraphChatModel(BaseChatModel):
         graph, inputs, request = self._prepared(messages, stop, kwargs)
         run = self._entered(run_manager, request)
         config = inner_config(AsyncCallbackManager, run.caller)
-        return self._result(await graph.ainvoke(inputs, config, run=run))
+        return self._result(await graph.ainvoke(inputs, config, run=run), run)
 
     def _stream(
         self,
@@ -200,7 +204,7 @@ class GraphChatModel(BaseChatModel):
             for part in parts:
                 if (chunk := _chunk_of(part, state)) is not None:
                     yield chunk
-            yield self._last_chunk(state)
+            yield self._last_chunk(state, run)
         finally:
             # Without this, closing waits for the sync calls in flight, as LangGraph
             # waits for its tasks (langgraph 1.2.24). `test_chat_stream.py` holds it.
@@ -236,14 +240,14 @@ class GraphChatModel(BaseChatModel):
             async for part in parts:
                 if (chunk := _chunk_of(part, state)) is not None:
                     yield chunk
-        yield self._last_chunk(state)
+        yield self._last_chunk(state, run)
 
-    def _result(self, state: dict[str, Any]) -> ChatResult:
-        message = self._message(state)
+    def _result(self, state: dict[str, Any], run: Run) -> ChatResult:
+        message = self._message(state, run)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _last_chunk(self, state: dict[str, Any]) -> ChatGenerationChunk:
-        message = self._message(state)
+    def _last_chunk(self, state: dict[str, Any], run: Run) -> ChatGenerationChunk:
+        message = self._message(state, run)
         chunk = AIMessageChunk(
             content="" if isinstance(message.content, str) else [],
             name=message.name,
@@ -252,6 +256,20 @@ class GraphChatModel(BaseChatModel):
             chunk_position="last",
         )
         return ChatGenerationChunk(message=chunk)
+
+
+M = TypeVar("M", bound=AIMessage)
+
+
+def _with_usage(message: M, run: Run) -> M:
+    """Return the message with the tokens of the call that wrote it.
+
+    Middleware compacts a conversation by them. They are put there behind the callbacks
+    and the trace, which have them from the model inside and would count them twice.
+    """
+    if run.answer_usage is None or message.usage_metadata is not None:
+        return message
+    return message.model_copy(update={"usage_metadata": run.answer_usage})
 
 
 def _begin(

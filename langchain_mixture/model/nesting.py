@@ -10,6 +10,7 @@ from langchain_core.callbacks import (
     CallbackManager,
 )
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 from langchain_core.utils.uuid import uuid7
 from langgraph.constants import TAG_HIDDEN, TAG_NOSTREAM
@@ -134,3 +135,16 @@ def _silence(*_: Any, **__: Any) -> None:
 
 async def _asilence(*_: Any, **__: Any) -> None:
     """Ignore a token, on the event loop."""
+
+
+def around(manager: type[CallbackManager | AsyncCallbackManager]) -> Caller:
+    """Return the run that this code is part of, as the caller of a graph's run."""
+    config = ensure_config()
+    known = manager.configure(config["callbacks"])
+    return Caller(
+        known.parent_run_id,
+        known.inheritable_handlers,
+        known.inheritable_tags,
+        known.inheritable_metadata,
+        config,
+    )

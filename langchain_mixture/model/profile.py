@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from langchain_core.language_models import ModelProfile
 from langchain_core.runnables import Runnable
@@ -59,13 +59,33 @@ def profile_of(steps: Steps, client: Client) -> ModelProfile | None:
 
     answering = profiles([layer for layer in layers if layer.answering])
     every = profiles(layers)
-    profile: dict[str, Any] = {
-        key: all(p.get(key) for p in answering)
-        for key in ("tool_calling", "structured_output", "tool_choice")
-        if any(key in p for p in answering)
-    }
-    if any("image_inputs" in p for p in every):
-        profile["image_inputs"] = all(p.get("image_inputs") for p in every)
-    if windows := [p["max_input_tokens"] for p in every if "max_input_tokens" in p]:
-        profile["max_input_tokens"] = min(windows)
+    profile: dict[str, Any] = {}
+    for keys, models, join in (
+        (_READ, every, all),
+        (_WRITTEN, answering, all),
+        (("max_input_tokens",), every, min),
+        (("max_output_tokens",), answering, min),
+    ):
+        for key in keys:
+            told = [p[key] for p in models if key in p]
+            if told and (join is min or len(told) == len(models)):
+                profile[key] = join(told)
+            elif told:  # who does not tell is taken not to be able to
+                profile[key] = False
     return cast("ModelProfile", profile) if profile else None
+
+
+_READ: Final = (
+    *("text_inputs", "image_inputs", "image_url_inputs", "pdf_inputs"),
+    *("audio_inputs", "video_inputs", "image_tool_message", "pdf_tool_message"),
+    *("attachment", "mid_conversation_system_messages"),
+)
+"""What all models must be able to read."""
+
+
+_WRITTEN: Final = (
+    *("text_outputs", "image_outputs", "audio_outputs", "video_outputs"),
+    *("reasoning_output", "tool_calling", "tool_choice", "tool_call_streaming"),
+    *("structured_output", "mid_conversation_tools", "temperature"),
+)
+"""What the answering models must be able to do."""

@@ -1,6 +1,6 @@
 """Asking one agent, sync and async: whatever happens becomes a recorded reply.
 
-Only cancellation and LangGraph's own control flow (interrupts) pass through.
+Only cancellation and LangGraph's interrupts pass through.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from langchain_mixture.callbacks import during
 from langchain_mixture.compat import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.handoffs import refused_handoffs
 from langchain_mixture.running.reply import Guard, Recorder
 from langchain_mixture.running.routing import atold, told
 from langchain_mixture.running.waiting import WAIT, Quorum, Wait
@@ -170,8 +171,9 @@ def _recorded(
     """Wait for a call; one that fails is a record, and does not end the step."""
     with wait.held(wake):
         try:
-            yield
-        except GraphBubbleUp:
+            with refused_handoffs():
+                yield
+        except GraphBubbleUp:  # an interrupt, for one
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
             recorder.failed(error)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage
 
+from langchain_mixture.advice import inner
 from langchain_mixture.errors import (
     NoResponsesError,
     StepFailedError,
@@ -96,8 +97,9 @@ def update(
     reasons = [*settled.failures, *settled.notes]
     if not kept:
         raise _failed(layer, replies, before["responses"], history, reasons, run)
+    half = route.ends and _is_cut_off(kept[0], history)
     result = Result(
-        status="degraded" if settled.failures else before["status"],
+        status="degraded" if settled.failures or half else before["status"],
         reasons=[*before["reasons"], *reasons],
         responses=list(kept),
         history=[*history, *route.rows(kept)],
@@ -108,7 +110,11 @@ def update(
     # The state adds this to the last turn's, whose analysis must not stay in it.
     if analysis or "analysis" in state.get("mixture", {}):
         result["analysis"] = analysis
-    return _ended(state, result, messages) if route.ends else _goes_on(result, messages)
+    return (
+        _ended(layer, state, result, messages)
+        if route.ends
+        else _goes_on(result, messages)
+    )
 
 
 def passed(layer: Layer, state: MixtureState, route: Route) -> dict[str, Any]:
@@ -117,7 +123,11 @@ def passed(layer: Layer, state: MixtureState, route: Route) -> dict[str, Any]:
     history = [*before["history"], *route.rows(before["responses"])]
     result: Result = {**before, "history": history}
     messages = state.get("answers", {})
-    return _ended(state, result, messages) if route.ends else _goes_on(result, messages)
+    return (
+        _ended(layer, state, result, messages)
+        if route.ends
+        else _goes_on(result, messages)
+    )
 
 
 def _goes_on(result: Result, messages: Mapping[str, AIMessage]) -> dict[str, Any]:
@@ -125,10 +135,12 @@ def _goes_on(result: Result, messages: Mapping[str, AIMessage]) -> dict[str, Any
 
 
 def _ended(
-    state: MixtureState, result: Result, messages: Mapping[str, AIMessage]
+    layer: Layer, state: MixtureState, result: Result, messages: Mapping[str, AIMessage]
 ) -> dict[str, Any]:
     chosen = result["responses"][0]
     answer = _answer(chosen, messages.get(chosen["id"]), result)
+    if layer.answer_name is not None:
+        answer.name = layer.answer_name
     # An answer from the prompt cache has the id of the first one, which LangGraph
     # would replace by it (langgraph 1.2.24). `test_caches_inside.py` holds it.
     if answer.id in {message.id for message in state["messages"]}:
@@ -139,7 +151,10 @@ def _ended(
 def _reasons(
     layer: Layer, replies: Sequence[Reply], quorum: Quorum
 ) -> tuple[list[str], list[str]]:
-    """Return the step's failures, and its notes: a quorum met without all answers."""
+    """Return the step's failures, and its notes, with which it may be complete.
+
+    These are a quorum that was met without all answers, and answers that were cut off.
+    """
     # After a resume, a call that failed first may have been answered: the last counts.
     last_of = {(reply["index"], reply["attempt"]): reply for reply in replies}
     failures = [r for r in last_of.values() if r["error"] is not None]
@@ -148,23 +163,41 @@ def _reasons(
         for reply in last_of.values()
         for reason in reply["reasons"]
     ]
+    notes = [
+        f"{layer.name}: the answer of {_named(layer, reply)} was cut off "
+        f"{reply['cut_off']}"
+        for reply in last_of.values()
+        if reply["cut_off"]
+    ]
     answers = len({r["index"] for r in last_of.values() if r["error"] is None})
     if failures and quorum.is_met:
         calls = len({reply["index"] for reply in replies})
         rests = f"rests on {answers} of {calls} answers"
-        note = f"{layer.name}: {rests}, as its {quorum.name} allows"
-        return degraded, [note]
+        notes.append(f"{layer.name}: {rests}, as its {quorum.name} allows")
+        return degraded, notes
     reasons = [f"{layer.name}: {_failure(layer, reply)}" for reply in failures]
     if failures and quorum.needed is not None and answers:
         reasons.append(f"{layer.name}: {quorum.name} not met, {answers} answered")
-    return [*reasons, *degraded], []
+    return [*reasons, *degraded], notes
 
 
 def _failure(layer: Layer, reply: Reply) -> str:
+    return f"{_named(layer, reply)} {_VERBS[reply['outcome']]} {reply['error']}"
+
+
+def _named(layer: Layer, reply: Reply) -> str:
     agent = layer.agents[reply["index"]]
     repeats = reply["attempt"] == 0 and agent.sample > 1
-    name = f"{agent.name}#{agent.sample}" if repeats else reply["agent"]
-    return f"{name} {_VERBS[reply['outcome']]} {reply['error']}"
+    return f"{agent.name}#{agent.sample}" if repeats else reply["agent"]
+
+
+def _is_cut_off(response: Response, history: Sequence[HistoryRow]) -> bool:
+    """Whether a response ends early, of whichever step it is."""
+    return any(
+        call["response"] == response["id"] and "cut_off" in call
+        for row in history
+        for call in row["llm_calls"]
+    )
 
 
 def _passes_on(layer: Layer, replies: Sequence[Reply]) -> bool:
@@ -244,6 +277,7 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,
         )
-    about = {key: result[key] for key in ("status", "reasons", "usage")}
+    about: dict[str, Any] = {k: result[k] for k in ("status", "reasons", "usage")}
+    about |= inner(message)  # a mixture that answered looks for its own advice there
     metadata = {**message.response_metadata, "mixture": about}
     return message.model_copy(update={"response_metadata": metadata})

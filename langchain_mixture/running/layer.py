@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from langchain_core.messages import BaseMessage
 from langgraph.errors import GraphBubbleUp
 
+from langchain_mixture.advice import place_advice, turn_of
 from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
 from langchain_mixture.errors import StepFailedError, counted
 from langchain_mixture.options import Options
@@ -27,6 +29,7 @@ from langchain_mixture.records import (
     row,
 )
 from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.handoffs import refused_handoffs
 from langchain_mixture.running.limits import Budget
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, MixtureState
@@ -56,6 +59,8 @@ class Layer:
     answering: bool
     """Whether its text may be the answer: nothing that writes must follow it."""
     options: Options
+    answer_name: str | None
+    """The name that the answer is given; None = its model's own."""
     steps_left: int
     """The number of steps that make calls, from this one on. Neighbours that one
     condition skips together count as one."""
@@ -84,7 +89,8 @@ class Layer:
         """Turn an error of the step's own code into one that names the step."""
         started = time.time()
         try:
-            yield
+            with refused_handoffs():
+                yield
         except GraphBubbleUp:  # LangGraph's control flow, such as an interrupt
             raise
         except Exception as error:
@@ -97,20 +103,26 @@ class Layer:
                 history=[*before["history"], this],
             ) from error
 
-    def calls(self, state: MixtureState) -> Sequence[Call]:
+    def calls(self, state: MixtureState, run: Run) -> Sequence[Call]:
         """Return the step's calls.
 
         Raises:
             StepFailedError: The step makes too many calls, or raises, or the
                 conversation is empty.
         """
-        if not state.get("messages"):
+        if not state.get("messages") and not run.is_models:
             raise StepFailedError(
                 f"{self.name}: the conversation is empty; messages must hold one or "
                 "more"
             )
         with self.blamed(state):
-            calls = self.step.calls(state["messages"], self.before(state)["responses"])
+            responses = self.before(state)["responses"]
+            if self.answering:
+                run.advice = responses
+            if self.answering or self.step.block(responses) is not None:
+                calls = self._placed_calls(state["messages"], responses, run)
+            else:
+                calls = self.step.calls(state["messages"], responses)
             if len(calls) > len(self.agents):
                 raise ValueError(
                     f"calls() returned {counted(len(calls), 'call')}; bounds() allows "
@@ -118,9 +130,37 @@ class Layer:
                 )
         return calls
 
+    def _placed_calls(
+        self,
+        messages: Sequence[BaseMessage],
+        responses: Sequence[Response],
+        run: Run,
+    ) -> Sequence[Call]:
+        """Ask for the calls where the responses are to stand; put the rest behind them.
+
+        So each request of an agent begins with the whole of the one before it: what
+        came later stands behind the responses, and those that the answering step was
+        shown in earlier turns stay in their places.
+        """
+        about = run.request.advised
+        place = turn_of(messages) if about is None else about.at
+        if about is not None and about.now is not None:
+            place = about.now.at
+        past = about.past if about is not None and self.answering else ()
+        front = place_advice(messages[:place], past, self.step.block)
+        alone = about is not None and not about.asks and about.now is None
+        if alone and self.answering:
+            asked = Call(messages=list(messages), parents=[])
+            return [asked] * min(1, len(self.agents))  # as if it were alone
+        calls = self.step.calls(front, responses)
+        behind = messages[place:]
+        if not behind:
+            return calls
+        return [{**c, "messages": [*c["messages"], *behind]} for c in calls]
+
     def superstep(self, state: MixtureState, run: Run) -> Superstep:
         """Return what the branches of this step share in a run."""
-        ours = Superstep(self._quorum(state), self.ends(run))
+        ours = Superstep(self._quorum(state, run.saved[self.name]), self.ends(run))
         # `setdefault` is atomic: sync branches begin in several threads at once.
         shared: Superstep = run.supersteps.setdefault(self.name, ours)
         return shared
@@ -156,7 +196,7 @@ class Layer:
             ends: When the step's share of the deadline ends; None = no limit.
             have: The positions of calls that need no attempt.
         """
-        calls = self.calls(state)
+        calls = self.calls(state, run)
         asked = [index for index in range(len(calls)) if index not in have]
         budget = Budget.of(self.options, self._spent(state))
         attempts: dict[int, list[Attempt]] = {index: [] for index in asked}
@@ -204,12 +244,13 @@ class Layer:
                 return timeout
         return None if agent.is_graph else DEFAULT_TIMEOUT
 
-    def _quorum(self, state: MixtureState) -> Quorum:
+    def _quorum(self, state: MixtureState, have: int = 0) -> Quorum:
         step = self.step
         return Quorum(
             # Where one call is made, there is no other that a condition could end.
             step.quorum if len(self.agents) > 1 else None,
             step.grace,
+            have,
             calls=range(len(self.agents)),
             before=self.before(state)["responses"] if step.add else (),
         )
@@ -296,6 +337,7 @@ def layers_of(
     steps: Steps,
     client: Client,
     options: Options,
+    name: str | None = None,
 ) -> list[Layer]:
     """Return the layers of a pipeline, with the agents of each step resolved.
 
@@ -311,17 +353,18 @@ def layers_of(
     return [
         Layer(
             step=step,
-            name=name,
-            agents=resolved(step, bounds[k][0], name, resolve, samples[k]),
+            name=node,
+            answer_name=name,
+            agents=resolved(step, bounds[k][0], node, resolve, samples[k]),
             most=bounds[k][1],
-            fallbacks=resolved(step, step.fallbacks, name, resolve),
+            fallbacks=resolved(step, step.fallbacks, node, resolve),
             first=k == 0,
             last=k == len(steps) - 1,
             answering=k in answering,
             options=options,
             steps_left=len({parts[n] for n in range(k, len(steps)) if bounds[n][0]}),
         )
-        for k, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
+        for k, (step, node) in enumerate(zip(steps, names_of(steps), strict=True))
     ]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from functools import reduce
-from typing import Any
+from typing import Any, Final
 
-from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -17,14 +17,16 @@ from langchain_core.messages import (
     ToolMessage,
     message_chunk_to_message,
 )
-from langchain_core.messages.ai import add_usage
+from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
+from langchain_mixture.compat import saver_of
 from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Outcome, Reply, estimated
 from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.endings import AT_LIMIT, cut_off, ending, refusal
 from langchain_mixture.running.waiting import GivenUpError, Wait
 from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
 
@@ -47,15 +49,16 @@ class Recorder:
     ) -> None:
         self.reply: Reply
         self._attempt = attempt
+        self._saver = saver_of(config)
         self._wait = wait
         self._started = time.time()
         self._clock = time.perf_counter()
         self.handlers: list[BaseCallbackHandler] = [_Redactor(attempt.agent)]
         # A chain or a graph may ask several models and return the last one's message.
-        self._usage: _Usage | None = None
+        self._heard: _Heard | None = None
         if not attempt.agent.is_model:
-            self._usage = _Usage()
-            self.handlers.append(self._usage)
+            self._heard = _Heard()
+            self.handlers.append(self._heard)
         self._signs: _SignsOfLife | None = None
         if attempt.streams and is_streamed(config):
             self._signs = _SignsOfLife(wait, sign)
@@ -64,11 +67,38 @@ class Recorder:
     def answered(self, output: object) -> None:
         """Record the agent's output: an answer, or a failure if it is none."""
         message = _message(output, self._attempt.agent)
-        problem = _problem(message, self._attempt)
+        if isinstance(output, str) and self._heard is not None:
+            message.response_metadata = self._heard.metadata_of(output)
+        reason = self._not_carried(message)
+        if reason is not None:
+            # Only the text and the tokens of such a message can be written down.
+            message = AIMessage(message.text, usage_metadata=message.usage_metadata)
+        problem = reason or _problem(message, self._attempt)
         if problem is not None:  # it may quote the model's text
             problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
-        self.reply = self._reply(outcome, message, problem)
+        self.reply = self._reply(outcome, message, problem, is_whole=reason is None)
+
+    def _not_carried(self, message: AIMessage) -> str | None:
+        """Return why no checkpoint can carry a message; None if one can.
+
+        Integers beyond 64 bits and 250 levels of nesting are among what it cannot
+        (langgraph-checkpoint 4.3.2). They come in what is no text, such as the
+        arguments of a tool call. `test_complete.py` holds it.
+        """
+        parts: list[Any] = [message.tool_calls]
+        if self._attempt.may_answer:  # then the message itself is kept
+            parts = [getattr(message, part) for part in _PARTS]
+        kept: Any = [part for part in parts if part and not isinstance(part, str)]
+        if self._saver is None or not kept:
+            return None
+        for _ in range(_DEPTH):
+            kept = [kept]
+        try:
+            self._saver.serde.dumps_typed(kept)
+        except Exception as error:  # noqa: BLE001  # each serializer has its own
+            return f"no checkpoint can carry it: {describe(error)}"
+        return None
 
     def failed(self, error: Exception) -> None:
         """Record an error: a failed call, or one that was given up."""
@@ -88,7 +118,12 @@ class Recorder:
         return self._reply("not asked", None, why)
 
     def _reply(
-        self, outcome: Outcome, message: AIMessage | None, error: str | None
+        self,
+        outcome: Outcome,
+        message: AIMessage | None,
+        error: str | None,
+        *,
+        is_whole: bool = True,
     ) -> Reply:
         attempt = self._attempt
         tokens = self._tokens(message)
@@ -99,8 +134,8 @@ class Recorder:
             tokens = {"estimated_tokens": estimated(talk)}
         # Where the step has nothing better, these are the answer, as of a plain model.
         keeps = error is None
-        if message is not None and not keeps:
-            keeps = _refusal(message) is not None or _is_answer(message, attempt)
+        if message is not None and is_whole and not keeps:
+            keeps = refusal(message) is not None or _is_answer(message, attempt)
         # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
@@ -108,6 +143,7 @@ class Recorder:
             "id": f"{attempt.step}/{attempt.index}",
             "text": "" if message is None else message.text,
             "agent": attempt.agent.name,
+            "model": attempt.agent.model_of(message),
             "step": attempt.step,
             "parents": attempt.call["parents"],
             "tool_calls": [] if message is None else message.tool_calls,
@@ -120,18 +156,19 @@ class Recorder:
             "out_tokens": tokens.get("output_tokens", 0),
             "message": message if keeps and attempt.may_answer else None,
             "estimated_tokens": tokens.get("estimated_tokens", 0),
-            "truncated": error is None and _is_truncated(message),
+            "cut_off": _cut_off(message) if error is None else None,
             "outcome": outcome,
             "reasons": _reasons(message) if error is None else [],
         }
 
     def _tokens(self, message: AIMessage | None) -> Mapping[str, Any]:
         """Return the reported tokens; empty if none were reported."""
-        if self._usage is not None and self._usage.usage_metadata:
-            return reduce(add_usage, self._usage.usage_metadata.values())
-        if message is None:
-            return {}
-        usage = _of_mixture(message).get("usage") or message.usage_metadata or {}
+        usage: Mapping[str, Any] = {} if self._heard is None else self._heard.tokens
+        if message is not None:
+            told = _of_mixture(message).get("usage") or message.usage_metadata or {}
+            # A mixture tells estimates, too; a chain may have asked others before it.
+            if told.get("total_tokens", 0) >= usage.get("total_tokens", 0):
+                usage = told or usage
         # Zeros alone count as no report. Zeros with a cost are core's own, for an
         # answer from the prompt cache, which is free (langchain-core 1.8.3).
         return usage if any(usage.values()) or "total_cost" in usage else {}
@@ -160,6 +197,13 @@ def _reasons(message: AIMessage | None) -> list[str]:
     return [one_line(str(reason)) for reason in inner.get("reasons", ())]
 
 
+def _cut_off(message: AIMessage | None) -> str | None:
+    # A mixture has decided for itself what a call of its own that was cut off means.
+    if message is None or _of_mixture(message):
+        return None
+    return cut_off(message)
+
+
 def _log_traceback(error: BaseException, attempt: Attempt) -> None:
     """Log where a failed call raised, without keys: the record has one line of it."""
     if logger.isEnabledFor(logging.DEBUG):
@@ -168,14 +212,42 @@ def _log_traceback(error: BaseException, attempt: Attempt) -> None:
         logger.debug("%s: %s failed\n%s", attempt.step, attempt.agent.name, told)
 
 
-class _Usage(UsageMetadataCallbackHandler):
-    """Adds up the tokens that the models in a chain or a graph report."""
+class _Heard(BaseCallbackHandler):
+    """Hears the models in a chain or a graph: their tokens, and the last message."""
 
     # Without it, core runs a sync handler in the event loop's thread pool, which calls
     # that hang may fill: the run would hang too (langchain-core 1.8.3).
     # `test_limits.py` holds it.
     run_inline = True
     ignore_chat_model = True  # as in `_Redactor`
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, int] = {}
+        """As `usage_metadata`; empty if none were reported."""
+        self._last: AIMessage | None = None
+        self._lock = threading.Lock()
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        for generation in response.generations[0][:1]:
+            message = getattr(generation, "message", None)
+            if isinstance(message, AIMessage):
+                with self._lock:
+                    self._hear(message)
+
+    def _hear(self, message: AIMessage) -> None:
+        self._last = message
+        usage: Mapping[str, Any] = message.usage_metadata or {}
+        if _of_mixture(message):
+            usage = {}  # its total; each of its models has been heard
+        for key in ("input_tokens", "output_tokens", "total_tokens", "total_cost"):
+            if key in usage:
+                self.tokens[key] = self.tokens.get(key, 0) + usage[key]
+
+    def metadata_of(self, text: str) -> dict[str, Any]:
+        """Return the metadata of the message that a parser made this text of."""
+        if self._last is None or self._last.text != text:
+            return {}
+        return dict(self._last.response_metadata)
 
 
 class Guard(BaseCallbackHandler):
@@ -185,7 +257,7 @@ class Guard(BaseCallbackHandler):
     or a fallback would ask again.
     """
 
-    run_inline = True  # as in `_Usage`
+    run_inline = True  # as in `_Heard`
     raise_error = True  # without it, core logs the error and makes the request
 
     def __init__(self, wait: Wait) -> None:
@@ -205,7 +277,7 @@ class _SignsOfLife(BaseCallbackHandler):
     fail unseen. A token of an abandoned call raises, which ends the model's stream.
     """
 
-    run_inline = True  # as in `_Usage`
+    run_inline = True  # as in `_Heard`
     raise_error = True  # without it, core logs the error and the stream goes on
 
     def __init__(self, wait: Wait, sign: Callable[[], None]) -> None:
@@ -251,7 +323,7 @@ class _SignsOfLife(BaseCallbackHandler):
 class _Redactor(BaseCallbackHandler):
     """Removes keys from an error before a trace records it."""
 
-    run_inline = True  # as in `_Usage`; a tracer must also find the error redacted
+    run_inline = True  # as in `_Heard`; a tracer must also find the error redacted
     # Without it, core writes all messages out as text for each call, because a handler
     # without `on_chat_model_start` gets them that way (langchain-core 1.8.3).
     ignore_chat_model = True
@@ -322,11 +394,15 @@ _PARTS = (
 """The fields of a message that hold text from its model."""
 
 
+_DEPTH: Final = 10
+"""How deep the state of a graph, and of one around it, may hold a reply at most."""
+
+
 def _problem(message: AIMessage, attempt: Attempt) -> str | None:
     """Return why a message is no answer; None if it is one."""
-    refusal = _refusal(message)
-    if refusal is not None:
-        return f"refused to answer: {refusal}"
+    words = refusal(message)
+    if words is not None:
+        return f"refused to answer: {words}"
     if not message.text.strip() and not message.tool_calls:
         if attempt.may_answer and attempt.alone and _is_answer(message, attempt):
             return None
@@ -356,40 +432,15 @@ def _is_answer(message: AIMessage, attempt: Attempt) -> bool:
         if kinds - {"text", "reasoning"}:
             return True
     last = attempt.call["messages"][-1:]
-    return not _is_truncated(message) and any(isinstance(m, ToolMessage) for m in last)
-
-
-def _refusal(message: AIMessage) -> str | None:
-    # OpenAI's chat API has `refusal` beside the text, its Responses API in a block;
-    # Anthropic gives it as the reason to stop.
-    words = message.additional_kwargs.get("refusal")
-    if isinstance(words, str) and words:
-        return words
-    blocks = message.content if isinstance(message.content, list) else ()
-    for block in blocks:
-        if isinstance(block, dict) and block.get("type") == "refusal":
-            return str(block.get("refusal") or message.text)
-    if message.response_metadata.get("stop_reason") == "refusal":
-        return message.text or "no reason given"
-    return None
-
-
-def _is_truncated(message: AIMessage | None) -> bool:
-    return message is not None and _finish(message) in ("length", "max_tokens")
-
-
-def _finish(message: AIMessage) -> object:
-    # OpenAI's `finish_reason`, Anthropic's `stop_reason`.
-    metadata = message.response_metadata
-    return metadata.get("finish_reason") or metadata.get("stop_reason")
+    return cut_off(message) is None and any(isinstance(m, ToolMessage) for m in last)
 
 
 def _empty_reason(message: AIMessage) -> str:
-    reason = _finish(message)
+    reason = ending(message)
     if message.invalid_tool_calls:
         tool = message.invalid_tool_calls[0]["name"]
         return f"empty answer: a malformed call of the tool {tool!r}"
-    if _is_truncated(message):
+    if cut_off(message) == AT_LIMIT:
         usage: dict[str, Any] = {**(message.usage_metadata or {})}
         thought = (usage.get("output_token_details") or {}).get("reasoning", 0)
         return (

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from langchain_mixture.advice import Advised
 from langchain_mixture.agents.wrappers import beneath
 
 FREE_CHOICES = (None, "auto")
@@ -29,6 +31,8 @@ class Request:
     tool_choice: Any = None
     binding: Mapping[str, Any] = field(default_factory=dict)
     """The other arguments of `bind_tools`: strict, response_format, …"""
+    advised: Advised | None = None
+    """Where advice stands in the conversation; None outside of a ChatMixture."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the answering call: temperature, max_tokens, stop, …"""
 
@@ -90,11 +94,24 @@ def _is_function(tool: Any) -> bool:
     return "provider_tool_definition" not in (getattr(tool, "extras", None) or {})
 
 
+def binds_tools(leaf: Runnable[Any, Any]) -> bool:
+    """Whether a model, or a chain, has a way to bind tools.
+
+    Example:
+        >>> from langchain_core.runnables import RunnableLambda
+        >>> binds_tools(RunnableLambda(str))
+        False
+    """
+    # A chain takes no tools: its other parts would not expect a tool call.
+    if isinstance(leaf, RunnableSequence) or not hasattr(leaf, "bind_tools"):
+        return False
+    return getattr(type(leaf), "bind_tools", None) is not BaseChatModel.bind_tools
+
+
 def _bind(
     leaf: Runnable[Any, Any], tools: Sequence[Any], options: Mapping[str, Any]
 ) -> Runnable[Any, Any]:
-    # A chain takes no tools: its other parts would not expect a tool call.
-    if isinstance(leaf, RunnableSequence) or not hasattr(leaf, "bind_tools"):
+    if not binds_tools(leaf):
         raise NotImplementedError
-    bound: Runnable[Any, Any] = leaf.bind_tools(list(tools), **options)
+    bound: Runnable[Any, Any] = cast("Any", leaf).bind_tools(list(tools), **options)
     return bound

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,10 @@ from langchain_core.callbacks import (
     BaseCallbackHandler,
     CallbackManagerForLLMRun,
 )
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 
+from langchain_mixture.records import Response
 from langchain_mixture.running.request import Request
 from langchain_mixture.running.waiting import WAIT, Gate, Wait
 
@@ -23,7 +26,7 @@ from langchain_mixture.running.waiting import WAIT, Gate, Wait
 class Caller:
     """A chat model's run; the graph's run is nested under it."""
 
-    run_id: UUID
+    run_id: UUID | None
     handlers: list[BaseCallbackHandler]
     tags: list[str]
     metadata: dict[str, Any]
@@ -56,6 +59,10 @@ class Run:
     """The chat model's run around this one; None for a graph that runs by itself."""
     request: Request = field(default_factory=Request)
     """The tools and settings that the chat model was called with."""
+    advice: Sequence[Response] = ()
+    """The responses that the answering step was shown."""
+    is_models: bool = False
+    """Whether a chat model asks: what it is asked is the models' affair."""
     is_begun: bool = False
     """Whether a graph already runs as this run; a graph inside it needs another."""
     is_left: bool = False
@@ -70,11 +77,15 @@ class Run:
     """When the run must end, on the monotonic clock; None = no limit, or not set."""
     supersteps: dict[str, Any] = field(default_factory=dict)
     """The shared state of each step's branches, by step name, until it gathers."""
+    saved: Counter[str] = field(default_factory=Counter)
+    """The answers of a step that an earlier run had saved, by step name."""
     errors: dict[tuple[str, int, int], Exception] = field(default_factory=dict)
     """What failed calls raised, by step, call and attempt, without keys. A checkpoint
     holds their words alone."""
     doubts: dict[str, Exception] = field(default_factory=dict)
     """What the condition of a step raised, by step name, until that step fails."""
+    answer_usage: UsageMetadata | None = None
+    """Tokens of the call that wrote the answer; None = not reported, or not done."""
     waits: set[Wait] = field(default_factory=set)
     """The sync calls in flight; `cancel` puts an end to their waiting."""
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)

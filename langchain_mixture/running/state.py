@@ -26,6 +26,12 @@ class MixtureInput(TypedDict):
     messages: Annotated[list[AnyMessage | MessageLikeRepresentation], add_messages]
 
 
+class AdvisedInput(MixtureInput):
+    """The input of a graph that begins with the answering step."""
+
+    mixture: Annotated[Result, operator.or_]
+
+
 class MixtureOutput(TypedDict):
     """The output of the graph."""
 

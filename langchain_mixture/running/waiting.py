@@ -53,6 +53,8 @@ class Quorum:
     Args:
         needed: The number of answers, or a condition; None = all calls are waited for.
         grace: Seconds that the other calls still have once the quorum is met.
+        have: The answers that a resumed step has already; where they are enough, no
+            call begins.
         calls: The positions of the step's calls.
         before: The responses that stand in front of the answers.
 
@@ -67,15 +69,18 @@ class Quorum:
         self,
         needed: int | Condition | None,
         grace: float,
+        have: int = 0,
         calls: Iterable[int] = (),
         before: Sequence[Response] = (),
     ) -> None:
+        is_met = isinstance(needed, int) and have >= needed
         self.needed = needed
-        self.closes_at: float | None = None
+        self.closes_at = time.monotonic() if is_met else None
         """When the other calls are given up, on the monotonic clock; None = not yet."""
         self.error: Exception | None = None
         """The error that the condition raised; it is not asked again."""
         self._grace = grace
+        self._have = have
         self._open = set(calls)
         self._before = before
         self._answers: dict[int, Reply] = {}
@@ -140,7 +145,7 @@ class Quorum:
             self._answers[index] = reply
             if callable(self.needed):
                 return None if self.is_met or self.error else self._question()
-            met = len(self._answers) == self.needed
+            met = self._have + len(self._answers) == self.needed
         if met:
             self._close()
         return None

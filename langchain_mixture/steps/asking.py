@@ -10,26 +10,29 @@ from typing import ClassVar, cast
 
 from langchain_core.messages import BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable
 
+from langchain_mixture.errors import shown as error_shown
 from langchain_mixture.records import Call, Kept, Reply, Response, answered
 from langchain_mixture.runnables import name_of
 from langchain_mixture.steps import prompts
-from langchain_mixture.steps.base import Agent, Condition, Prompt, Timeout
+from langchain_mixture.steps.base import Agent, Condition, Place, Prompt, Timeout, View
 from langchain_mixture.steps.checks import SHOWING, CheckedStep
 from langchain_mixture.steps.ranking import ranking
 
 
 def _asked(
     prompt: Prompt,
+    place: Place,
     conversation: Sequence[BaseMessage],
     responses: Sequence[Response],
     **values: str,
 ) -> list[BaseMessage]:
-    """Put an instruction and the responses in front of a conversation.
+    """Put an instruction and the responses into a conversation.
 
     In a string `{query}`, `{responses}`, `{analysis}` and the names of `values` are
-    replaced; the responses are appended unless `{responses}` or `{text}` has brought
-    them. An analysis stands behind them unless `{analysis}` has brought it.
+    replaced. Unless `{responses}` or `{text}` has brought the responses, they stand in
+    their place. An analysis stands behind them unless `{analysis}` has brought it.
     """
     analysis = prompts.analysis_of(responses)
     values |= {
@@ -42,14 +45,30 @@ def _asked(
     else:
         named = {name for name in values if f"{{{name}}}" in prompt}
     if analysis and "analysis" not in named:
-        place = "text" if "responses" not in named and "text" in named else "responses"
-        values[place] = f"{values[place]}\n\n{analysis}"
+        alone = "text" in named and "responses" not in named
+        shown = "text" if alone else "responses"
+        values[shown] = f"{values[shown]}\n\n{analysis}"
     if isinstance(prompt, ChatPromptTemplate):
         return prompt.format_messages(messages=list(conversation), **values)
     instruction = prompts.fill(prompt, values)
-    if not SHOWING & named:
+    if SHOWING & named:
+        return prompts.with_system(conversation, instruction)
+    if place == "system":
         instruction = f"{instruction}\n\n{values['responses']}"
-    return prompts.with_system(conversation, instruction)
+        return prompts.with_system(conversation, instruction)
+    conversation = prompts.with_system(conversation, instruction)
+    return prompts.joined(conversation, values["responses"])
+
+
+def _block(prompt: Prompt, place: Place, responses: Sequence[Response]) -> str | None:
+    """Return what `_asked` joins to a conversation; None where it joins nothing."""
+    shows = isinstance(prompt, str) and any(f"{{{name}}}" in prompt for name in SHOWING)
+    if place == "system" or shows or not isinstance(prompt, str):
+        return None
+    parts = [prompts.numbered(responses)]
+    if "{analysis}" not in prompt:
+        parts.append(prompts.analysis_of(responses))
+    return "\n\n".join(filter(None, parts))
 
 
 def _ids(responses: Sequence[Response]) -> list[str]:
@@ -92,6 +111,9 @@ class Propose(CheckedStep):
     `messages`."""
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
+    view: View | None = None
+    """What the agents are shown of the conversation: a function or Runnable from
+    messages to messages, such as `trim_messages(...)` or `without_tools`."""
     quorum: int | Condition | None = None
     """How many answers are enough, or a condition; None = all calls are waited for."""
     grace: float = 0.0
@@ -111,6 +133,7 @@ class Propose(CheckedStep):
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
+        conversation = self._viewed(conversation)
         messages = list(conversation)
         if isinstance(self.prompt, ChatPromptTemplate):
             messages = self.prompt.format_messages(
@@ -119,6 +142,17 @@ class Propose(CheckedStep):
         elif self.prompt is not None:
             messages = prompts.with_system(conversation, self.prompt)
         return [Call(messages=messages, parents=[]) for _ in self.agents]
+
+    def _viewed(self, conversation: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+        if self.view is None:
+            return conversation
+        view = self.view.invoke if isinstance(self.view, Runnable) else self.view
+        shown = view(list(conversation))
+        if not isinstance(shown, list) or not shown:
+            raise TypeError(
+                f"view returned {error_shown(shown)}; allowed: a list of messages"
+            )
+        return shown
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,6 +185,9 @@ class Synthesize(CheckedStep):
     _: KW_ONLY
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
+    responses_in: Place = "conversation"
+    """Where the responses stand: joined to the user's message, for prompt caches, or
+    "system", in the system message."""
     quorum: int | Condition | None = None
     """How many answers are enough, or a condition; None = all calls are waited for."""
     grace: float = 0.0
@@ -164,12 +201,17 @@ class Synthesize(CheckedStep):
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
         return (self.agents, len(self.agents)) if n else ((), 0)
 
+    def block(self, responses: Sequence[Response]) -> str | None:
+        if self.of is not None:  # each call is shown others
+            return None
+        return _block(self.prompt, self.responses_in, responses)
+
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
         if self.of is None:  # the same messages for all, for prompt caches
             messages, ids = (
-                _asked(self.prompt, conversation, responses),
+                _asked(self.prompt, self.responses_in, conversation, responses),
                 _ids(responses),
             )
             return [Call(messages=messages, parents=ids) for _ in self.agents]
@@ -177,7 +219,10 @@ class Synthesize(CheckedStep):
         draw = random.Random(repr((self.seed, arrived)))
         count = min(self.of, len(responses))
         return [
-            Call(messages=_asked(self.prompt, conversation, drawn), parents=_ids(drawn))
+            Call(
+                messages=_asked(self.prompt, self.responses_in, conversation, drawn),
+                parents=_ids(drawn),
+            )
             for drawn in (draw.sample(responses, count) for _ in self.agents)
         ]
 
@@ -203,14 +248,20 @@ class _Fuse(CheckedStep):
     """Asked one after the other where the agent fails."""
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
+    responses_in: Place = "conversation"
+    """Where the responses stand: joined to the user's message, for prompt caches, or
+    "system", in the system message."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
         return ((self.agent,), 1) if n else ((), 0)
 
+    def block(self, responses: Sequence[Response]) -> str | None:
+        return _block(self.prompt, self.responses_in, responses)
+
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
-        messages = _asked(self.prompt, conversation, responses)
+        messages = _asked(self.prompt, self.responses_in, conversation, responses)
         return [Call(messages=messages, parents=_ids(responses))]
 
 
@@ -271,6 +322,9 @@ class Refine(CheckedStep):
     _: KW_ONLY
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
+    responses_in: Place = "conversation"
+    """Where the responses stand: joined to the user's message, for prompt caches, or
+    "system", in the system message."""
     quorum: int | Condition | None = None
     """How many answers are enough, or a condition; None = all calls are waited for."""
     grace: float = 0.0
@@ -279,6 +333,9 @@ class Refine(CheckedStep):
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
         return list(islice(cycle(self.agents), n)), n
 
+    def block(self, responses: Sequence[Response]) -> str | None:
+        return _block(self.prompt, self.responses_in, responses[:1])
+
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
     ) -> Sequence[Call]:
@@ -286,6 +343,7 @@ class Refine(CheckedStep):
             Call(
                 messages=_asked(
                     self.prompt,
+                    self.responses_in,
                     conversation,
                     [response],
                     text=prompts.written_out(response),
@@ -390,6 +448,9 @@ class Rank(CheckedStep):
     """Judges asked one after the other where the first fails."""
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
+    responses_in: Place = "conversation"
+    """Where the responses stand: joined to the user's message, for prompt caches, or
+    "system", in the system message."""
     both_orders: bool = False
     """Whether each judge is asked once more, in reverse order, for twice the calls: a
     judge that goes by the place then makes a tie."""
@@ -406,6 +467,9 @@ class Rank(CheckedStep):
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
         asked = [*self._judges] * (2 if self.both_orders else 1)
         return (asked, min(n, self.n)) if n else ((), 0)
+
+    def block(self, responses: Sequence[Response]) -> str | None:
+        return _block(self.prompt, self.responses_in, responses)
 
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
@@ -438,7 +502,7 @@ class Rank(CheckedStep):
                 )
 
         n = min(self.n, len(shown)) if self._asks_once else len(shown)
-        messages = _asked(self.prompt, conversation, shown, n=str(n))
+        messages = _asked(self.prompt, self.responses_in, conversation, shown, n=str(n))
         return Call(messages=messages, parents=_ids(shown), check=check)
 
     def keep(

@@ -24,6 +24,17 @@ Prompt: TypeAlias = str | ChatPromptTemplate
 """An instruction, or a template of all the messages that a model is sent."""
 
 
+Place: TypeAlias = Literal["conversation", "system"]
+"""Where a model is shown responses: joined to the user's message, or in the system
+message behind the instruction, which is the papers' layout."""
+
+
+View: TypeAlias = (
+    Runnable[Any, Any] | Callable[[list[BaseMessage]], Sequence[BaseMessage]]
+)
+"""From the messages of a conversation to those that an agent is shown."""
+
+
 Timeout: TypeAlias = float | Literal["default"] | None
 """Seconds per call, None for no limit, or "default".
 
@@ -131,6 +142,14 @@ class Step:
             responses: The responses of the step before; none for the first step.
         """
         return ()
+
+    def block(self, responses: Sequence[Response]) -> str | None:
+        """Return what its calls join to the conversation of responses, word for word.
+
+        It stays there in the later requests of an agent, which then begin with the
+        whole of the ones before. None: they join nothing.
+        """
+        return None
 
     def keep(
         self, responses: Sequence[Response], replies: Sequence[Reply]

@@ -75,6 +75,18 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "temp": _TEMPERATURE,
     "max_tokens": _COUNT_OR_NONE,
     "temperature": _TEMPERATURE,
+    "responses_in": (
+        lambda v: v in ("conversation", "system"),
+        '"conversation", "system"',
+    ),
+    "view": (
+        lambda v: v is None or callable(v) or isinstance(v, Runnable),
+        "a function or Runnable from messages to messages, or None",
+    ),
+    "consult": (
+        lambda v: v == "turn" or _is_count(v) or callable(v),
+        '"turn", a whole number >= 1, or a function of the messages',
+    ),
     "timeout": (
         lambda v: v in (None, "default") or (_is_number(v, 0) and v > 0),
         'seconds > 0, None for no limit, or "default" for the mixture\'s',

@@ -13,40 +13,48 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_mixture.records import Response
 
 SYNTHESIZE = """\
-Other models have already responded to the conversation that follows. Write the \
-best reply you can to its last message. Weigh their responses critically: any of \
-them may be wrong, biased or incomplete. Keep what holds, correct what does not, \
-settle contradictions, and add what all of them missed. Do not copy one of them and \
-do not string them together. Reply to the user directly, without mentioning the \
-responses."""
+Other models have already responded to the user; their responses are given beside the \
+user's message, between marks. Write the best reply you can to the conversation. Weigh \
+their responses critically: any of them may be wrong, biased or incomplete. Keep what \
+holds, correct what does not, settle contradictions, and add what all of them missed. \
+Do not copy one of them and do not string them together. Where tools have been called \
+since, their results count for more than the responses. Reply to the user directly, \
+without mentioning the responses."""
 
 
 VOTE = """\
-Other models have already responded to the conversation that follows. Find the \
-answer on which most of them agree, whatever their wording. Where no answer has a \
-majority, choose the one that is most likely to be correct. Reply with that answer \
-alone, stated clearly, without mentioning the responses."""
+Other models have already responded to the user; their responses are given beside the \
+user's message, between marks. Find the answer on which most of them agree, whatever \
+their wording. Where no answer has a majority, choose the one that is most likely to \
+be correct. Reply with that answer alone, stated clearly, without mentioning the \
+responses."""
 
 
 REFINE = """\
-A response to the conversation that follows has been drafted. Improve it: correct \
-its errors, fill its gaps, remove what does not help, and make it clearer. Keep what \
-is already good. Reply to the user with the improved response alone."""
+A response to the user has been drafted; it is given beside the user's message, \
+between marks. Improve it: correct its errors, fill its gaps, remove what does not \
+help, and make it clearer. Keep what is already good. Reply to the user with the \
+improved response alone."""
 
 
 RANK = """\
-Other models have responded to the conversation that follows. Compare their \
-responses by how correct, complete and helpful they are; neither their order nor \
-their length is a merit. First give your reasons, briefly. Then end with one line \
-that holds the word "Ranking:" and the numbers of the best {n}, best first, \
-separated by commas, and nothing else. For example:
+Other models have responded to the user; their responses are given beside the user's \
+message, between marks. Compare them by how correct, complete and helpful they are; \
+neither their order nor their length is a merit. First give your reasons, briefly. \
+Then end with one line that holds the word "Ranking:" and the numbers of the best {n}, \
+best first, separated by commas, and nothing else. For example:
 Ranking: 3, 1, 2"""
 
 
+ADVICE = """\
+Other models have been asked for advice. Weigh it critically: any of it may be wrong, \
+biased or incomplete. Go on in your own way, and do not mention the advice."""
+
+
 ANALYZE = """\
-Other models have responded to the conversation that follows. Do not answer it \
-yourself. Compare their responses for whoever writes the answer, under these five \
-headings, each with a short list, or "none":
+Other models have responded to the user; their responses are given beside the user's \
+message, between marks. Do not answer yourself. Compare their responses for whoever \
+writes the answer, under these five headings, each with a short list, or "none":
 Consensus: what most of them state, and is likely to hold.
 Contradictions: where they exclude each other, and which side has the better reasons.
 Partial coverage: what only some of them treat, and the answer needs.
@@ -56,9 +64,9 @@ Name what is said, not who said it: refer to no response by its number."""
 
 
 REVIEW = """\
-A response to the conversation that follows has been drafted. Do not answer the \
-conversation yourself. Review the draft for its author, under these three headings, \
-each with a short list of what must change and how, or "none":
+A response to the user has been drafted; it is given beside the user's message, \
+between marks. Do not answer the user yourself. Review the draft for its author, under \
+these three headings, each with a short list of what must change and how, or "none":
 Sources: claims that need evidence and give none, or give one that does not carry them.
 Completeness: what was asked for and is missing.
 Grounding: what is wrong, made up, or does not follow from the conversation.
@@ -185,6 +193,26 @@ def with_system(
     else:
         content = [*first.content, {"type": "text", "text": instruction}]
     return [first.model_copy(update={"content": content}), *rest]
+
+
+def joined(conversation: Sequence[BaseMessage], block: str) -> list[BaseMessage]:
+    r"""Put a block of text at the end of a conversation, for good.
+
+    It is joined to a human message there, behind the user's own blocks, which stay as
+    they are, cache marks included: two human messages in a row are refused by some
+    servers. Where another message is last, a human message follows it.
+
+    Example:
+        >>> [m.content for m in joined([HumanMessage("Why?")], "Others say: so.")]
+        ['Why?\n\nOthers say: so.']
+    """
+    if not conversation or not isinstance(conversation[-1], HumanMessage):
+        return [*conversation, HumanMessage(block)]
+    *before, last = conversation
+    content: str | list[str | dict[str, object]] = f"{last.content}\n\n{block}"
+    if not isinstance(last.content, str):
+        content = [*last.content, {"type": "text", "text": block}]
+    return [*before, last.model_copy(update={"content": content})]
 
 
 def query_of(conversation: Sequence[BaseMessage]) -> str:
