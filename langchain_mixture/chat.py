@@ -240,7 +240,7 @@ class ChatMixture(GraphChatModel):
         options = self._options
         key = (*self.steps, self.client, *vars(options).values(), self.name)
         if not self._built.is_of(key):
-            layers = layers_of(flat(self.steps), self.client, options)
+            layers = layers_of(self.steps, self.client, options)
             name = self.name or "mixture"
             first = next((k for k, x in enumerate(layers) if x.advised), 0)
             # The graph from there on cannot skip the step that it begins with.
@@ -495,7 +495,7 @@ class ChatMixture(GraphChatModel):
         """
         return {
             "model_name": self.model_name,
-            "steps": outline_of(flat(self.steps)),
+            "steps": outline_of(self.steps),
             **vars(self._options),
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
@@ -519,7 +519,7 @@ class ChatMixture(GraphChatModel):
         return params
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({' → '.join(outline_of(flat(self.steps)))})"
+        return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"
 
     __str__ = __repr__
 
@@ -545,7 +545,7 @@ class ChatMixture(GraphChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what this mixture can do, as far as its models are known."""
-        return profile_of(flat(self.steps), self.client)
+        return profile_of(self.steps, self.client)
 
 
 _OWN_TOKENS: Final = frozenset(

@@ -25,7 +25,7 @@ from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.nodes import Branch, Gather
 from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
 from langchain_mixture.steps.base import Timeout
-from langchain_mixture.steps.program import Steps, flat
+from langchain_mixture.steps.program import Steps
 
 
 def create_mixture(
@@ -67,7 +67,8 @@ def create_mixture(
             no limit; "default" = 300 for models and no limit for agents that are
             graphs.
         deadline: Seconds for the whole run. Each step that makes calls gets an equal
-            share of the time left. A call that is not done by then is given up, and
+            share of the time left; steps that one condition skips together share
+            theirs. A call that is not done by then is given up, and
             the answer is made from the responses so far.
         max_calls: The maximum number of calls, fallbacks included. Once it is reached,
             the answer is made from the responses so far. `count_calls` returns how
@@ -117,7 +118,7 @@ def create_mixture(
         max_total_tokens=max_total_tokens,
         stream_proposals=stream_proposals,
     )
-    layers = layers_of(flat(steps), client, options, name)
+    layers = layers_of(steps, client, options, name)
     given: dict[str, Any] = (
         {} if transformers is None else {"transformers": transformers}
     )

@@ -31,7 +31,7 @@ from langchain_mixture.running.request import Request
 from langchain_mixture.running.run import Run
 from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
-from langchain_mixture.steps.program import Steps, flat
+from langchain_mixture.steps.program import Steps
 from langchain_mixture.steps.prompts import ADVICE, analysis_of, numbered
 
 try:
@@ -102,7 +102,7 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         super().__init__()
         check_value(consult, "consult", "MixtureMiddleware")
         options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
-        layers = layers_of(flat(steps), client, options)
+        layers = layers_of(steps, client, options)
         # None of them answers: the agent's model does.
         panel = [replace(layer, answering=False, advised=False) for layer in layers]
         self._graph: Any = build(panel, name=name)

@@ -137,7 +137,8 @@ def test_what_is_skipped_takes_no_superstep_and_the_drawing_leads_past_it() -> N
     steps = [Propose(["a", "b"]), loop, Aggregate("w")]
     graph = create_mixture(steps, client=client)
     ran = [name for part in graph.stream(ask(), stream_mode="updates") for name in part]
-    assert ran == ["1_propose/a", "1_propose/b", "1_propose", "5_aggregate"]
+    assert sorted(ran[:2]) == ["1_propose/a", "1_propose/b"]
+    assert ran[2:] == ["1_propose", "5_aggregate"]
     edges = {(edge.source, edge.target) for edge in graph.get_graph().edges}
     assert ("1_propose", "5_aggregate") in edges
     assert ("3_synthesize", "5_aggregate") in edges

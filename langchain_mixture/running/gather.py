@@ -97,8 +97,9 @@ def update(
     reasons = [*settled.failures, *settled.notes]
     if not kept:
         raise _failed(layer, replies, before["responses"], history, reasons, run)
+    half = route.ends and _is_cut_off(kept[0], history)
     result = Result(
-        status="degraded" if settled.failures else before["status"],
+        status="degraded" if settled.failures or half else before["status"],
         reasons=[*before["reasons"], *reasons],
         responses=list(kept),
         history=[*history, *route.rows(kept)],
@@ -119,6 +120,8 @@ def passed(layer: Layer, state: MixtureState, route: Route) -> dict[str, Any]:
     before = layer.before(state)
     history = [*before["history"], *route.rows(before["responses"])]
     result: Result = {**before, "history": history}
+    if route.ends and _is_cut_off(before["responses"][0], history):
+        result["status"] = "degraded"
     messages = state.get("answers", {})
     if route.ends:
         return _ended(layer, state, result, messages)
@@ -136,8 +139,6 @@ def _ended(
     messages: Mapping[str, AIMessage],
 ) -> dict[str, Any]:
     chosen = result["responses"][0]
-    if _is_cut_off(chosen, result["history"]):
-        result = {**result, "status": "degraded"}
     answer = _answer(chosen, messages.get(chosen["id"]), result)
     if layer.answer_name is not None:
         answer.name = layer.answer_name

@@ -36,7 +36,7 @@ from langchain_mixture.running.state import NOTHING, MixtureState
 from langchain_mixture.running.waiting import Question, Quorum
 from langchain_mixture.secrets import describe, redact_error
 from langchain_mixture.steps.base import Step
-from langchain_mixture.steps.program import conditions_of
+from langchain_mixture.steps.program import Steps, conditions_of, flat
 
 DEFAULT_TIMEOUT: Final = 300.0
 """Seconds per call to a model, or between two chunks of a streamed answer."""
@@ -341,7 +341,7 @@ class Superstep:
 
 
 def layers_of(
-    steps: Sequence[Step],
+    steps: Steps,
     client: Client,
     options: Options,
     name: str | None = None,
@@ -351,6 +351,7 @@ def layers_of(
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
     """
+    steps = flat(steps)
     bounds = bounds_of(steps, options)
     resolve = resolver(client)
     answering = answering_of(steps)

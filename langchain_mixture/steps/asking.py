@@ -16,14 +16,7 @@ from langchain_mixture.errors import shown as error_shown
 from langchain_mixture.records import Call, Kept, Reply, Response, answered
 from langchain_mixture.runnables import name_of
 from langchain_mixture.steps import prompts
-from langchain_mixture.steps.base import (
-    Agent,
-    Condition,
-    Place,
-    Prompt,
-    Timeout,
-    View,
-)
+from langchain_mixture.steps.base import Agent, Condition, Place, Prompt, Timeout, View
 from langchain_mixture.steps.checks import SHOWING, CheckedStep
 from langchain_mixture.steps.ranking import ranking
 
