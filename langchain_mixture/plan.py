@@ -72,7 +72,8 @@ def answering_of(steps: Sequence[Step]) -> set[int]:
 
     Example:
         >>> from langchain_mixture import Aggregate, Propose
-        >>> sorted(answering_of([Propose(["a"]), Aggregate("b", unless=bool)]))
+        >>> from langchain_mixture.conditions import agreed
+        >>> sorted(answering_of([Propose(["a"]), Aggregate("b", unless=agreed())]))
         [0, 1]
     """
     found: set[int] = set()
