@@ -11,7 +11,7 @@ export PIP_ROOT_USER_ACTION := ignore
 # Keep compiled tests, wherever this is switched off: else each worker compiles its own.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test coverage test-hosts test-lowest test-newest lint dist constraints bench-agents soak clean
+.PHONY: demo test coverage test-hosts test-providers test-lowest test-newest lint dist constraints bench-agents soak clean
 
 # QUESTION and MODEL reach it as environment variables: no shell reads them.
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
@@ -32,6 +32,9 @@ test-lowest test-newest: test-%: $(UV)  ## tests with the lowest, the newest ver
 
 test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures for models
 	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
+
+test-providers: .venv-providers/.done  ## twelve set-ups of providers' clients, over stubs
+	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers -q -r fE $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -77,6 +80,12 @@ clean:
 $(UV):
 	$(PYTHON) -m venv .venv-uv
 	.venv-uv/bin/python $(PIP) install "uv>=0.9,<1"
+
+.venv-providers/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-providers
+	.venv-providers/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-providers/bin/python $(PIP) install --editable . --group providers
+	@touch $@
 
 # The hosts bring the packages of several providers, and their tests need more.
 .venv-hosts/.done: pyproject.toml
