@@ -19,6 +19,7 @@ from langchain_mixture.graph import create_mixture, run
 from langchain_mixture.plan import count_calls
 from langchain_mixture.presets import (
     TOGETHER_PROPOSERS,
+    cascade,
     council,
     critique,
     fusion,
@@ -26,6 +27,7 @@ from langchain_mixture.presets import (
     panel_vote,
     recursive,
     robust_moa,
+    self_consistency,
     self_moa,
     together_moa,
 )
@@ -53,6 +55,7 @@ from langchain_mixture.steps.asking import (
 from langchain_mixture.steps.base import Agent, Step
 from langchain_mixture.steps.counting import Diverse, Majority, Medoid
 from langchain_mixture.steps.keys import exact, json_field, letter, number
+from langchain_mixture.steps.program import until
 from langchain_mixture.steps.transforms import (
     Dropout,
     Filter,
@@ -100,6 +103,7 @@ __all__ = [
     "Usage",
     "Vote",
     "answered",
+    "cascade",
     "cost",
     "council",
     "count_calls",
@@ -116,7 +120,9 @@ __all__ = [
     "recursive",
     "robust_moa",
     "run",
+    "self_consistency",
     "self_moa",
     "together_moa",
+    "until",
     "without_tools",
 ]

@@ -45,8 +45,9 @@ from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request, binds_tools
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, AdvisedInput
-from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
+from langchain_mixture.steps.program import Steps, flat
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
 """Keywords of other chat models, ignored with a warning."""
@@ -166,7 +167,7 @@ class ChatMixture(GraphChatModel):
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Steps,
         *,
         client: Client = None,
         on_failure: OnFailure = "raise",
@@ -205,6 +206,7 @@ class ChatMixture(GraphChatModel):
             max_cost,
             prices,
         )
+        steps = flat(steps)
         agents, left = bounds_of(steps, options)[-1]
         limits = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens", "consult"}:
@@ -259,21 +261,23 @@ class ChatMixture(GraphChatModel):
         if not self._built.is_of(key):
             layers = layers_of(self.steps, self.client, options)
             name = self.name or "mixture"
-            first = next((k for k, x in enumerate(layers) if x.answering), 0)
+            first = next((k for k, x in enumerate(layers) if x.advised), 0)
+            # The graph from there on cannot skip the step that it begins with.
+            has_advisers = first > 0 and layers[first].step.unless is None
             self._built = _Built(
                 key,
                 layers,
                 build(layers, name=name),
                 build(layers[first:], input_schema=AdvisedInput, name=name),
-                fingerprint(name, layers) if first else "",
+                fingerprint(name, layers) if has_advisers else "",
             )
         return self._built
 
     def _answering(self) -> list[ResolvedAgent]:
-        """Return the agents of the answering step, fallbacks included."""
+        """Return the agents that may answer, fallbacks too; those of the last first."""
         layers = self._compiled().layers
-        layer = next((layer for layer in layers if layer.answering), layers[0])
-        return [*layer.agents, *layer.fallbacks]
+        found = [x for x in layers[::-1] if x.answering] or layers[:1]
+        return [agent for x in found for agent in (*x.agents, *x.fallbacks)]
 
     # -- Asking ----------------------------------------------------------------------
 

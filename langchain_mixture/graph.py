@@ -12,7 +12,7 @@ from typing import Any, Never
 
 from langchain_core.messages import HumanMessage
 from langgraph.cache.base import BaseCache
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
 
@@ -25,11 +25,12 @@ from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.nodes import Branch, Gather
 from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
-from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.base import Timeout
+from langchain_mixture.steps.program import Steps
 
 
 def create_mixture(
-    steps: Sequence[Step],
+    steps: Steps,
     *,
     client: Client = None,
     on_failure: OnFailure = "raise",
@@ -57,7 +58,8 @@ def create_mixture(
     `status`, `reasons`, `responses`, `history` and `usage`.
 
     Args:
-        steps: The pipeline. The first step must need no responses.
+        steps: The pipeline; a list in it stands for its steps. The first step must need
+            no responses.
         client: What turns names into models: a chat model, a mapping, a function of
             the name, a function of `model, messages, temp, max_tokens`, or None for
             `init_chat_model`.
@@ -68,7 +70,8 @@ def create_mixture(
             no limit; "default" = 300 for models and no limit for agents that are
             graphs.
         deadline: Seconds for the whole run. Each step that makes calls gets an equal
-            share of the time left. A call that is not done by then is given up, and
+            share of the time left; steps that one condition skips together share
+            theirs. A call that is not done by then is given up, and
             the answer is made from the responses so far.
         max_calls: The maximum number of calls, fallbacks included. Once it is reached,
             the answer is made from the responses so far. `count_calls` returns how
@@ -168,24 +171,26 @@ def build(
         input_schema=input_schema,
         output_schema=MixtureOutput,
     )
-    previous = START
-    for layer in layers:
-        builder.add_node(layer.name, Gather(layer))
+    for entry in layers[0].entries:
+        builder.add_edge(START, entry)
+    for number, layer in enumerate(layers, 1):
+        gather = Gather(layer, layers[number:])
+        # An edge would lead on beside a Command: a node has the one or the other. The
+        # destinations of Commands are for the drawing alone.
+        ways = tuple(gather.leads_to)
+        builder.add_node(layer.name, gather, destinations=ways * gather.chooses)
+        for way in () if gather.chooses else ways:
+            builder.add_edge(layer.name, way)
         for index, branch in enumerate(layer.branches):
             builder.add_node(branch, Branch(layer, index))
-            builder.add_edge(previous, branch)
             builder.add_edge(branch, layer.name)
-        if not layer.branches:
-            builder.add_edge(previous, layer.name)
-        previous = layer.name
-    builder.add_edge(previous, END)
     widest = max(len(layer.agents) for layer in layers)
     has_quorum = any(layer.step.quorum is not None for layer in layers)
     return MixtureGraph.of(builder.compile(**compiled), widest, has_quorum)
 
 
 async def run(
-    pipeline: Sequence[Step],
+    pipeline: Steps,
     query: str,
     client: Client = None,
     *,

@@ -30,8 +30,9 @@ from langchain_mixture.records import Response
 from langchain_mixture.running.layer import layers_of
 from langchain_mixture.running.request import Request
 from langchain_mixture.running.run import Run
-from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
+from langchain_mixture.steps.program import Steps
 from langchain_mixture.steps.prompts import ADVICE, analysis_of, numbered
 
 try:
@@ -90,7 +91,7 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Steps,
         *,
         consult: Consult = "turn",
         client: Client = None,
@@ -116,7 +117,7 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         )
         layers = layers_of(steps, client, options)
         # None of them answers: the agent's model does.
-        panel = [replace(layer, answering=False) for layer in layers]
+        panel = [replace(layer, answering=False, advised=False) for layer in layers]
         self._graph: Any = build(panel, name=name)
         self._consult = consult
         self._name = name

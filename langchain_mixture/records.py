@@ -190,6 +190,8 @@ class HistoryRow(TypedDict):
     """Seconds."""
     note: NotRequired[str | dict[str, Any]]
     """What the step says of its choice, such as the votes that it counted."""
+    skipped: NotRequired[str]
+    """The condition for which the step was skipped; absent if it ran."""
 
 
 class Tokens(TypedDict):
@@ -274,7 +276,7 @@ def row(
     name: str,
     kept: Sequence[Response],
     replies: Sequence[Reply],
-    started: float,
+    started: float | None,
     note: str | dict[str, Any] | None = None,
 ) -> HistoryRow:
     """Return the history row of a step.
@@ -284,18 +286,20 @@ def row(
         name: The step's name in the graph.
         kept: The responses that the step passed on.
         replies: The replies to its calls, failures included.
-        started: When the step's own node began, in seconds since the epoch.
+        started: When the step's own node began, in seconds since the epoch; None = it
+            was skipped.
         note: What the step says of its choice.
     """
     # The branches ran before the step's own node: the step began with its first call.
-    begun = min([started, *(reply["started"] for reply in replies)])
+    now = time.time()
+    begun = min([started or now, *(reply["started"] for reply in replies)])
     written: HistoryRow = {
         "step": type(step).__name__,
         "name": name,
         "outputs": [response["text"] for response in kept],
         "responses": [response["id"] for response in kept],
         "llm_calls": calls_of(replies, kept),
-        "step_time": time.time() - begun,
+        "step_time": now - begun,
     }
     if note:
         written["note"] = note

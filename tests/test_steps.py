@@ -198,7 +198,7 @@ def test_steps_are_values() -> None:
         (Take, {"k": 3}, "nearest: n."),
         (Sample, {"n": 3, "sed": 1}, "nearest: seed."),
         (Dropout, {"rat": 0.1}, "nearest: rate."),
-        (Shuffle, {"zzz": 1}, "Shuffle has no argument 'zzz'; allowed: seed."),
+        (Shuffle, {"zzz": 1}, "Shuffle has no argument 'zzz'; allowed: unless, seed."),
         (Filter, {"function": len}, "nearest: fn."),
         (Map, {"func": len}, "nearest: fn."),
     ],

@@ -78,7 +78,6 @@ class Recorder:
             # Only the text and the tokens of such a message can be written down.
             message = AIMessage(message.text, usage_metadata=message.usage_metadata)
         problem = reason or _problem(message, self._attempt)
-        self._wait.has_answer = problem is None
         if problem is not None:  # it may quote the model's text
             problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
