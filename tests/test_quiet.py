@@ -89,19 +89,13 @@ async def test_a_stream_that_is_closed_early_logs_nothing(
         parts = face_of.astream(inputs, **options)
         await anext(parts)
         closing = asyncio.ensure_future(parts.aclose())
-        await asyncio.to_thread(model.let_on)
-        await closing
-        return
-
-    def read() -> None:
+    else:
         parts = face_of.stream(inputs, **options)
-        next(parts)
-        if face == "an agent":  # LangGraph waits for the nodes of a plain graph
-            model._on.set()
-        parts.close()
-        model.let_on()
-
-    await asyncio.to_thread(read)
+        await asyncio.to_thread(next, parts)
+        closing = asyncio.ensure_future(asyncio.to_thread(parts.close))
+    await asyncio.wait([closing], timeout=0.2)  # a sync graph waits for its nodes
+    await asyncio.to_thread(model.let_on)
+    await closing
 
 
 @pytest.mark.parametrize("by", ["retry", "fallback"])
