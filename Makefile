@@ -11,30 +11,30 @@ export PIP_ROOT_USER_ACTION := ignore
 # Keep compiled tests, wherever this is switched off: else each worker compiles its own.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test coverage test-hosts test-lowest test-newest lint dist constraints soak clean
+.PHONY: demo test coverage test-hosts test-providers test-lowest test-newest lint dist constraints bench-agents soak clean
 
 # QUESTION and MODEL reach it as environment variables: no shell reads them.
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
 	@$(BIN)/python examples/demo.py
 
-test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests, with the versions in constraints.txt
-	$(BIN)/python $(PYTEST) $(TESTS)
-
-coverage: TESTS := --cov --cov-report term-missing
-coverage: test  ## the same, and how much of the package the tests run: 99 % at least
+test: .venv/.dev .venv-litellm/.done lint  ## lint, types, tests, with the versions in constraints.txt; COVER=--cov holds coverage, too
+	$(BIN)/python $(PYTEST) $(COVER)
 
 # What pyproject.toml allows at the least, and at the most: nothing here is pinned.
 test-lowest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest
 test-lowest test-newest: test-%: $(UV)  ## tests with the lowest, the newest versions allowed
-	$(UV) pip compile --quiet --upgrade --python $(PYTHON) --all-extras --resolution $(RESOLUTION) --output-file .venv-$*.txt pyproject.toml
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv-$*
-	$(UV) pip install --quiet --python .venv-$* --constraints .venv-$*.txt --editable . --requirements pyproject.toml --all-extras --group dev
+	$(UV) pip compile --quiet --python .venv-$* --all-extras --resolution $(RESOLUTION) --output-file .venv-$*/versions.txt pyproject.toml
+	$(UV) pip install --quiet --python .venv-$* --constraints .venv-$*/versions.txt --editable . --requirements pyproject.toml --all-extras --group dev
 	$(UV) pip list --python .venv-$* | grep -E "^(lang|openai|pydantic |tenacity|typing)"
-	.venv-$*/bin/python $(PYTEST) $(TESTS)
+	.venv-$*/bin/python $(PYTEST)
 
 test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures for models
 	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
+
+test-providers: .venv-providers/.done  ## twelve set-ups of providers' clients, over stubs
+	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers -q -r fE $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -48,6 +48,9 @@ dist: $(UV)  ## build the wheel; with each extra it imports and answers in an em
 
 constraints: $(UV)  ## write the newest versions of everything into constraints.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in a minute
+	$(BIN)/python benchmarks/agents.py
 
 soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
 	$(BIN)/python benchmarks/soak.py
@@ -77,6 +80,12 @@ clean:
 $(UV):
 	$(PYTHON) -m venv .venv-uv
 	.venv-uv/bin/python $(PIP) install "uv>=0.9,<1"
+
+.venv-providers/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-providers
+	.venv-providers/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-providers/bin/python $(PIP) install --editable . --group providers
+	@touch $@
 
 # The hosts bring the packages of several providers, and their tests need more.
 .venv-hosts/.done: pyproject.toml

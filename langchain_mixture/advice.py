@@ -95,9 +95,15 @@ def advised(messages: Sequence[BaseMessage], consult: Consult, by: str) -> Advis
     if current and not asks:
         _, at, responses = current[-1]
         now = Advice(at, responses)
-    # The last advice of each earlier turn stands for good.
-    last_of = {turn_of(messages[:index]): Advice(at, r) for index, at, r in found}
-    past = [a for t, a in last_of.items() if t != turn and a != now]
+    # Earlier advice stands for good where it was given: the last of each turn, where it
+    # is asked for once a turn; else all of it.
+    given = {
+        turn_of(messages[:index]) if consult == "turn" else index: Advice(at, r)
+        for index, at, r in found
+    }
+    if consult == "turn":
+        given.pop(turn, None)
+    past = [advice for advice in given.values() if advice != now]
     return Advised(past, now, asks, turn if consult == "turn" else len(messages))
 
 

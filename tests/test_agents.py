@@ -189,9 +189,10 @@ def test_labels_are_cleaned_before_repeats_are_numbered() -> None:
 
 def test_a_name_that_looks_like_a_numbered_repeat_gets_a_label_of_its_own() -> None:
     """No two branches share a name, whatever their agents are called."""
-    client = models("x", "x#2")
+    client = models("x", "x#2", "x#3")
     labels = nodes("x", "x", "x#2", client=client)
     assert len(set(labels)) == 3
+    assert nodes("x", "x#2", "x#3", "x", client=client)[-1] == "1_propose/x#4"
     graph = create_mixture([Propose(["x", "x", "x#2"])], client=client)
     assert graph.invoke(ask())["mixture"]["history"][0]["outputs"] == [
         "x answers",
@@ -377,6 +378,25 @@ def test_what_is_no_client_or_an_unknown_name_is_an_error_at_build(
     with pytest.raises(InvalidMixtureError) as raised:
         create_mixture([Propose(["gpt"])], client=client)
     assert message in str(raised.value)
+
+
+def test_the_error_of_a_client_that_made_no_model_has_its_cause() -> None:
+    """What the client raised is in the traceback, too."""
+    with pytest.raises(InvalidMixtureError) as raised:
+        create_mixture([Propose(["gpt"])], client=_failing)
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+def test_a_client_makes_one_model_of_a_name() -> None:
+    """However often the name stands in the pipeline."""
+    made: list[str] = []
+
+    def client(name: str) -> Scripted:
+        made.append(name)
+        return Scripted(model=name)
+
+    create_mixture([Propose(["a", "b", "a"]), Aggregate("a")], client=client)
+    assert made == ["a", "b"]
 
 
 def test_an_openai_client_object_is_refused_by_name() -> None:

@@ -116,6 +116,13 @@ def test_settings_of_the_call_mean_the_answering_call() -> None:
         chain.invoke("Why?")
 
 
+def test_whether_to_stream_is_no_setting_of_the_answering_model() -> None:
+    """`stream=False` is core's word to this model, and goes no further."""
+    model = mixture()
+    assert model.invoke("Why?", stream=False).text == "c answers"
+    assert model.client["c"].arguments == [{}]
+
+
 def test_settings_of_the_call_come_before_all_others() -> None:
     """The call's replace the mixture's own, and these replace the step's."""
     last = Scripted(model="last")

@@ -1,11 +1,13 @@
 """ChatMixture as an object: fields, copies, token counts, and the profile."""
 
+import asyncio
 import copy
 import pickle
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.load import dumpd
 from langchain_core.messages import (
     BaseMessage,
@@ -33,6 +35,7 @@ from langchain_mixture import (
     create_mixture,
     moa_lite,
     robust_moa,
+    run,
     self_moa,
     together_moa,
 )
@@ -208,6 +211,53 @@ def test_the_profile_joins_those_of_its_models() -> None:
     assert (named.profile or {})["structured_output"] is True
     assert ChatMixture([Propose(["openai:gpt-4o"])]).profile is None
     assert mixture().model_name == "langchain-mixture"
+
+
+def test_a_fallback_that_may_answer_is_part_of_the_profile() -> None:
+    """What it cannot do is not promised."""
+    able = Scripted(model="a", profile={"tool_calling": True, "max_input_tokens": 9})
+    small = Scripted(model="b", profile={"tool_calling": False, "max_input_tokens": 5})
+    model = ChatMixture([Propose([able]), Aggregate(able, fallbacks=[small])])
+    assert model.profile == {"tool_calling": False, "max_input_tokens": 5}
+
+
+def test_a_changed_name_is_that_of_the_graphs_next_run() -> None:
+    """It is what the graph is called in traces, used before or not."""
+    names: list[str] = []
+
+    class Ears(BaseCallbackHandler):
+        def on_chain_start(self, *_: Any, name: str = "", **__: Any) -> None:
+            names.append(name)
+
+    model = mixture()
+    for name in (None, "panel"):
+        model.name = name
+        model.invoke("Why?", {"callbacks": [Ears()]})
+    assert names.count("mixture") == names.count("panel") == 1
+    assert model.graph.name == "panel"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("on_failure", "keep"),
+        ("timeout", 7.0),
+        ("deadline", 60.0),
+        ("max_calls", 9),
+        ("max_total_tokens", 9999),
+    ],
+)
+def test_an_option_reaches_the_run_from_every_face(option: str, value: Any) -> None:
+    """The model's own graph, the one that it shows, and `run` take it alike."""
+    steps = [Propose([Scripted(model="a")])]
+    model = ChatMixture(steps, **{option: value})
+    (layer,) = model._compiled().layers
+    shown = model.graph.builder.nodes["1_propose"].runnable._layer  # type: ignore[union-attr]
+    for options in (layer.options, shown.options):
+        assert getattr(options, option) == value
+    wrong: Any = {option: -1}
+    with pytest.raises(InvalidMixtureError, match=f"{option} is -1"):
+        asyncio.run(run(steps, "Why?", **wrong))
 
 
 def test_what_a_trace_tells_of_a_mixture_is_names_alone() -> None:

@@ -12,6 +12,7 @@ from langchain_core.callbacks import (
     BaseCallbackHandler,
 )
 from langchain_core.messages import (
+    AIMessage,
     AIMessageChunk,
 )
 from langchain_core.outputs import ChatGenerationChunk
@@ -360,6 +361,17 @@ def test_reasoning_is_streamed_as_the_model_alone_streams_it() -> None:
         events = model.stream_events("Why?", version="v3")
         deltas = [e["delta"] for e in events if e["event"] == "content-block-delta"]
         assert [d["type"] for d in deltas] == ["reasoning-delta", "text-delta"]
+
+
+def test_a_whole_answer_streams_all_that_its_message_has() -> None:
+    """Where the answer is one chunk, its sound and its author's name come along."""
+    said = AIMessage("Hi", name="bot", additional_kwargs={"audio": {"id": "1"}})
+    model = ChatMixture([Propose([Scripted(model="m", script=said)]), Take(1)])
+    chunks = list(model.stream("Why?"))
+    whole = sum(chunks[1:], start=chunks[0])
+    assert whole.text == "Hi"
+    assert whole.additional_kwargs == {"audio": {"id": "1"}}
+    assert chunks[-1].name == "bot"
 
 
 @pytest.mark.parametrize("last", [[], [Map(str)]])

@@ -106,9 +106,12 @@ def test_an_answering_model_without_tools_is_an_error_at_bind_tools(agent: Any) 
     """The error names the model before anything is asked."""
     with serve() as stub:
         able = ChatOpenAI(base_url=stub.url, api_key=KEY, model="able")
-        model = ChatMixture([Propose([able]), Aggregate(agent)])
-        with pytest.raises(InvalidMixtureError, match="'plain', which answers, cannot"):
-            model.bind_tools([add])
+        for last in (Aggregate(agent), Aggregate(able, fallbacks=[agent])):
+            model = ChatMixture([Propose([able]), last])
+            with pytest.raises(
+                InvalidMixtureError, match="'plain', which answers, cannot"
+            ):
+                model.bind_tools([add])
 
 
 def test_a_picture_that_a_tool_returned_reaches_who_has_no_tools() -> None:
@@ -155,6 +158,19 @@ def test_an_adviser_without_tools_reads_the_tools_history_as_text() -> None:
     assert since == texts[1:]
     assert not any(getattr(m, "tool_calls", None) for m in plain.asked[0])
     assert stub.requests[0]["messages"][-1]["role"] == "tool"
+
+
+def test_tools_that_are_bound_later_replace_the_first() -> None:
+    """As with any model, the last `bind(tools=...)` holds."""
+    other = {
+        "type": "function",
+        "function": {"name": "other", "parameters": {"type": "object"}},
+    }
+    with serve() as stub:
+        model: Any = over(stub, "a", "c").bind_tools([add])
+        model.bind(tools=[other]).invoke("Why?")
+        names = [t["function"]["name"] for r in stub.requests for t in r["tools"]]
+    assert names == ["other", "other"]
 
 
 def test_a_judge_is_not_offered_the_tools() -> None:

@@ -175,7 +175,7 @@ async def test_an_agent_cannot_change_what_another_is_asked(
     first, second = Scripted(model="first"), Scripted(model="second")
     steps = [
         Propose([make(change), first]),
-        Rank(make(change), 1, fallbacks=[make(change), second]),
+        Rank(make(change), 1, fallbacks=[make(change), second], responses_in="system"),
     ]
     graph = create_mixture(steps)
     state = await called(graph, how, {"messages": talk}, {"max_concurrency": 1})

@@ -158,14 +158,16 @@ def test_consult_says_how_often_advisers_are_asked(consult: Any, asked: int) -> 
 
 
 def test_new_advice_in_mid_turn_stands_behind_what_was_there() -> None:
-    """And takes the place of the older advice of the turn."""
+    """For good: older advice stays in its place, and requests only grow."""
     model, _, writer = panel(consult=1)
     turns(create_agent(model, [look]), 1)
     last = writer.asked[-1]
     assert [m.type for m in last] == [
-        *["system", "human", "ai", "tool", "ai", "tool", "human"]
+        *["system", "human", "ai", "tool", "human", "ai", "tool", "human"]
     ]
-    assert [("a answers" in m.text) for m in last if m.type == "human"] == [False, True]
+    assert all("a answers" in m.text for m in last if m.type == "human")
+    for before, request in pairwise(writer.asked):
+        assert extends(request, before)
 
 
 @pytest.mark.parametrize("value", ["never", 0, -1, None, 1.5], ids=repr)

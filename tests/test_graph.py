@@ -5,6 +5,7 @@ import json
 import operator
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, cast
@@ -49,7 +50,9 @@ from langchain_mixture import (
     self_moa,
     together_moa,
 )
+from langchain_mixture.records import row as history_row
 from tests.models import Scripted, Streaming, ask, called, models
+from tests.test_steps import reply
 
 
 def thread(name: str = "1") -> Any:
@@ -74,6 +77,15 @@ def test_the_drawing_shows_every_model_of_every_layer() -> None:
             assert f"({layer}/{model})" in drawing
     assert "(3_aggregate)" in drawing
     assert len(graph.get_graph().nodes) == 2 + 6 + 1 + 6 + 1 + 1
+
+
+def test_a_graph_has_the_name_that_it_was_given() -> None:
+    """It is what it is called in traces, and as an agent of another graph."""
+    steps = [Propose([Scripted(model="a")])]
+    assert create_mixture(steps).name == "mixture"
+    panel = create_mixture(steps, name="panel")
+    history = create_mixture([Propose([panel])]).invoke(ask())["mixture"]["history"]
+    assert history[0]["llm_calls"][0]["model"] == "panel"
 
 
 def test_edges_grow_with_the_width_of_a_layer_and_not_with_its_square() -> None:
@@ -200,9 +212,21 @@ def test_the_history_has_the_rows_of_mixture_llm() -> None:
     for row in rows:
         assert 0 <= row["step_time"] < 60
         for call in row["llm_calls"]:
-            assert {*call} - {"shown"} == {"model", "time", "in_tokens", "out_tokens"}
+            theirs = {"model", "time", "in_tokens", "out_tokens"}
+            assert {*call} - {"shown"} == theirs | {"agent", "response"}
             assert 0 <= call["time"] <= row["step_time"] + 0.05
     assert rows[2]["llm_calls"][0]["shown"] == ["1_propose/0"]
+
+
+def test_the_time_of_a_step_begins_with_its_first_call() -> None:
+    """The branches ran before the node that writes the row."""
+    first = reply(0)
+    first["started"] = 100.0
+    now = time.time()
+    written = history_row(Propose(["a"]), "1_propose", [], [first], now)
+    assert written["step_time"] >= now - 100
+    alone = history_row(Propose(["a"]), "1_propose", [], [], now)
+    assert alone["step_time"] < now - 100
 
 
 def test_replies_keep_the_order_of_the_agents_not_of_the_nodes_names() -> None:

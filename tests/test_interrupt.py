@@ -78,3 +78,18 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
     root = Path(__file__).parent.parent
     subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=60)
+
+
+def test_a_handler_that_the_program_sets_meanwhile_stays() -> None:
+    """Python's own takes its place again only where ours still stands."""
+    program = """
+import signal
+from langchain_mixture.threads import interruptible
+with interruptible(print):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+with interruptible(print):
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+"""
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=60)

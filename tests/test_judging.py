@@ -332,6 +332,15 @@ def test_points_and_who_was_shown_what_stand_in_the_history() -> None:
     ]
 
 
+def test_a_response_that_no_judge_has_judged_stands_in_the_middle() -> None:
+    """Who would have judged it has failed, and the other one wrote it."""
+    agents = ["c", "d", "a"]
+    responses = [{**response(i), "agent": name} for i, name in enumerate(agents)]
+    replies = [reply(0, "Ranking: 1, 2"), reply(1, error="TimeoutError")]
+    best = Rank(["a", "b"], 3).keep(responses, replies)  # type: ignore[arg-type]
+    assert [kept["agent"] for kept in best] == ["c", "a", "d"]
+
+
 def test_a_panel_that_loses_a_judge_is_degraded() -> None:
     """A judge that cannot be understood is a failed call, and named."""
     client = models("a", "b", x="Ranking: 2, 1", y="I like them all.")

@@ -299,6 +299,16 @@ def test_refine_keeps_the_originals_of_calls_it_does_not_wait_for(
     assert outputs == ["r answers", "b answers"]
 
 
+def test_the_quorum_of_refine_is_of_its_calls_and_not_of_its_agents() -> None:
+    """One agent may improve many responses, and enough of them is a quorum."""
+    steps = [Propose(["a"] * 3), Refine(["r"], quorum=2)]
+    graph = create_mixture(steps, client=models("a", "r"))
+    mixture = graph.invoke(ask(), {"max_concurrency": 1})["mixture"]
+    outputs = mixture["history"][1]["outputs"]
+    assert sorted(outputs) == ["a answers", "r answers", "r answers"]
+    assert mixture["status"] == "complete"
+
+
 async def test_a_run_leaves_nothing_behind(left_behind: Any) -> None:
     """What its steps shared, a quorum included, goes with it."""
     graph = create_mixture([Propose(["a", "b"], quorum=1)], client=models("a", "b"))
@@ -701,6 +711,13 @@ def test_a_run_that_may_stop_has_room_for_what_a_step_then_hands_on(
     for options, branches in ((option, 3), ({}, 0)):
         nodes = create_mixture(steps, client=models(*"abc"), **options).nodes
         assert sum(name.startswith("3_refine/") for name in nodes) == branches
+
+
+def test_behind_a_step_that_asks_nobody_no_more_room_is_needed() -> None:
+    """Take leaves one whatever happens: one call improves it, without branches."""
+    steps = [Propose(["a"] * 3), Take(1), Refine(["c"])]
+    nodes = create_mixture(steps, client=models("a", "c"), deadline=60).nodes
+    assert not [name for name in nodes if name.startswith("3_refine/")]
 
 
 def test_what_a_budget_of_tokens_leaves_unfused_goes_on() -> None:

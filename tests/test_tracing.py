@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers import LangChainTracer
@@ -16,6 +17,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langsmith import Client
 
 from langchain_mixture import Aggregate, ChatMixture, Propose, StepFailedError
+from langchain_mixture.callbacks import callbacks_of
 from tests.openai_stub import Answer, serve
 
 KEY: Any = "sk-secret-secret-secret"
@@ -243,3 +245,17 @@ def test_a_key_that_a_provider_quotes_is_in_no_trace(
     assert names[:2] == ["advisers", "advisers"]
     assert "401" in "".join(langsmith.payloads)
     assert key not in "".join(langsmith.payloads)
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_the_callbacks_of_a_call_are_a_copy_and_reach_what_runs_inside(
+    managed: bool,
+) -> None:
+    """What one call adds is not its neighbour's; a list means all runs beneath it."""
+    theirs, ours = BaseCallbackHandler(), BaseCallbackHandler()
+    given: Any = [theirs]
+    if managed:
+        given = CallbackManager([theirs], inheritable_handlers=[theirs])
+    callbacks_of({"callbacks": given}).add_handler(ours)
+    again = callbacks_of({"callbacks": given})
+    assert again.handlers == again.inheritable_handlers == [theirs]

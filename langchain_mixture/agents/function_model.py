@@ -106,11 +106,12 @@ class FunctionChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         arguments = self._arguments(messages, kwargs)
+        is_async = inspect.iscoroutinefunction(self.fn)
 
         async def attempt() -> ChatResult:
-            if _is_async(self.fn):
+            if is_async:
                 answer = self.fn(**arguments)
-            else:
+            else:  # an async `__call__` of an object returns at once, too
                 answer = await in_thread(partial(self.fn, **arguments))
             return self._result(
                 await answer if inspect.isawaitable(answer) else answer, stop
@@ -194,9 +195,3 @@ _RETRY: Final[dict[str, Any]] = {
     "wait": _wait,
     "reraise": True,
 }
-
-
-def _is_async(fn: ClientFunction) -> bool:
-    # An object whose `__call__` is async is no coroutine function itself.
-    called = getattr(fn, "__call__", None)  # noqa: B004  # the method is wanted, not whether there is one
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called)

@@ -1,0 +1,1 @@
+"""The client packages of twelve provider set-ups against stubs of their APIs."""
