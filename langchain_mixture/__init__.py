@@ -14,10 +14,12 @@ from langchain_mixture.errors import (
     NoResponsesError,
     StepFailedError,
 )
+from langchain_mixture.estimates import Estimate, estimate
 from langchain_mixture.graph import create_mixture, run
 from langchain_mixture.plan import count_calls
 from langchain_mixture.presets import (
     TOGETHER_PROPOSERS,
+    cascade,
     council,
     critique,
     fusion,
@@ -25,9 +27,11 @@ from langchain_mixture.presets import (
     panel_vote,
     recursive,
     robust_moa,
+    self_consistency,
     self_moa,
     together_moa,
 )
+from langchain_mixture.prices import Cost, Prices, cost
 from langchain_mixture.records import (
     Call,
     HistoryRow,
@@ -51,6 +55,7 @@ from langchain_mixture.steps.asking import (
 from langchain_mixture.steps.base import Agent, Step
 from langchain_mixture.steps.counting import Diverse, Majority, Medoid
 from langchain_mixture.steps.keys import exact, json_field, letter, number
+from langchain_mixture.steps.program import until
 from langchain_mixture.steps.transforms import (
     Dropout,
     Filter,
@@ -68,8 +73,10 @@ __all__ = [
     "Call",
     "ChatMixture",
     "Client",
+    "Cost",
     "Diverse",
     "Dropout",
+    "Estimate",
     "Filter",
     "HistoryRow",
     "InvalidMixtureError",
@@ -80,6 +87,7 @@ __all__ = [
     "Medoid",
     "MixtureError",
     "NoResponsesError",
+    "Prices",
     "Propose",
     "Rank",
     "Refine",
@@ -95,10 +103,13 @@ __all__ = [
     "Usage",
     "Vote",
     "answered",
+    "cascade",
+    "cost",
     "council",
     "count_calls",
     "create_mixture",
     "critique",
+    "estimate",
     "exact",
     "fusion",
     "json_field",
@@ -109,7 +120,9 @@ __all__ = [
     "recursive",
     "robust_moa",
     "run",
+    "self_consistency",
     "self_moa",
     "together_moa",
+    "until",
     "without_tools",
 ]

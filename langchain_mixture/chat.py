@@ -17,6 +17,7 @@ from langchain_core.language_models import (
     ModelProfile,
 )
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
@@ -37,14 +38,16 @@ from langchain_mixture.model.graph_model import GraphChatModel, distinct
 from langchain_mixture.model.profile import outline_of, profile_of
 from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.plan import bounds_of, names_of
+from langchain_mixture.prices import Prices
 from langchain_mixture.runnables import leaves, unwrapped
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request, binds_tools
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, AdvisedInput
-from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
+from langchain_mixture.steps.program import Steps, flat
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
 """Keywords of other chat models, ignored with a warning."""
@@ -135,6 +138,11 @@ class ChatMixture(GraphChatModel):
     """The maximum number of calls to agents; see `create_mixture`."""
     max_total_tokens: int | None = None
     """The maximum of tokens in all calls, by estimate; see `create_mixture`."""
+    max_cost: float | None = None
+    """The maximum of US dollars for all calls, by estimate; see `create_mixture`."""
+    prices: Any = None
+    """What tokens cost; see `create_mixture`. Given, the message's metadata has `cost`
+    beside `usage`."""
     temperature: float | None = None
     """Sampling temperature of the answering step's calls; None = the step's own."""
     max_tokens: int | None = None
@@ -159,7 +167,7 @@ class ChatMixture(GraphChatModel):
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Steps,
         *,
         client: Client = None,
         on_failure: OnFailure = "raise",
@@ -167,6 +175,8 @@ class ChatMixture(GraphChatModel):
         deadline: float | None = None,
         max_calls: int | None = None,
         max_total_tokens: int | None = None,
+        max_cost: float | None = None,
+        prices: Prices | None = None,
         **kwargs: Any,
     ) -> None:
         known = type(self).model_fields
@@ -187,7 +197,16 @@ class ChatMixture(GraphChatModel):
                 f"ChatMixture: cache is {shown(kwargs['cache'])}; allowed: False. Set "
                 "cache on the models of its steps: each keeps its own answers."
             )
-        options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
+        options = Options(
+            on_failure,
+            timeout,
+            deadline,
+            max_calls,
+            max_total_tokens,
+            max_cost,
+            prices,
+        )
+        steps = flat(steps)
         agents, left = bounds_of(steps, options)[-1]
         limits = {key: value for key, value in vars(options).items() if key in known}
         for key in kwargs.keys() & {"temperature", "max_tokens", "consult"}:
@@ -232,6 +251,8 @@ class ChatMixture(GraphChatModel):
             deadline=self.deadline,
             max_calls=self.max_calls,
             max_total_tokens=self.max_total_tokens,
+            max_cost=self.max_cost,
+            prices=self.prices,
         )
 
     def _compiled(self) -> _Built:
@@ -240,21 +261,23 @@ class ChatMixture(GraphChatModel):
         if not self._built.is_of(key):
             layers = layers_of(self.steps, self.client, options)
             name = self.name or "mixture"
-            first = next((k for k, x in enumerate(layers) if x.answering), 0)
+            first = next((k for k, x in enumerate(layers) if x.advised), 0)
+            # The graph from there on cannot skip the step that it begins with.
+            has_advisers = first > 0 and layers[first].step.unless is None
             self._built = _Built(
                 key,
                 layers,
                 build(layers, name=name),
                 build(layers[first:], input_schema=AdvisedInput, name=name),
-                fingerprint(name, layers) if first else "",
+                fingerprint(name, layers) if has_advisers else "",
             )
         return self._built
 
     def _answering(self) -> list[ResolvedAgent]:
-        """Return the agents of the answering step, fallbacks included."""
+        """Return the agents that may answer, fallbacks too; those of the last first."""
         layers = self._compiled().layers
-        layer = next((layer for layer in layers if layer.answering), layers[0])
-        return [*layer.agents, *layer.fallbacks]
+        found = [x for x in layers[::-1] if x.answering] or layers[:1]
+        return [agent for x in found for agent in (*x.agents, *x.fallbacks)]
 
     # -- Asking ----------------------------------------------------------------------
 
@@ -322,10 +345,10 @@ class ChatMixture(GraphChatModel):
         made = (answer.id or "run").startswith(("run", "lc_run"))
         metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]
-        keys = ("input_tokens", "output_tokens", "total_tokens")
         total = None
         if self.report_usage:
-            total = {key: usage[key] for key in keys}
+            known = UsageMetadata.__annotations__.keys() & usage.keys()
+            total = {key: usage[key] for key in known}
             for own in _OWN_TOKENS & metadata.keys():
                 del metadata[own]
         return answer.model_copy(
@@ -492,7 +515,7 @@ class ChatMixture(GraphChatModel):
         return {
             "model_name": self.model_name,
             "steps": outline_of(self.steps),
-            **vars(self._options),
+            **{k: v for k, v in vars(self._options).items() if k != "prices"},
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "stop": self.stop,

@@ -7,16 +7,15 @@ votes for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from langchain_mixture.records import Response
+from langchain_mixture.steps.base import Condition
 from langchain_mixture.steps.checks import brief, check_fields
 from langchain_mixture.steps.keys import Key, counted, exact, leader, votes
 
-Condition: TypeAlias = Callable[[Sequence[Response]], bool | Awaitable[bool]]
-"""From the responses, in the order of the list, to whether they are enough."""
+__all__ = ["Condition", "agreed", "decided", "lead"]
 
 
 @dataclass(frozen=True, repr=False)

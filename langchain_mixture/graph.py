@@ -12,23 +12,25 @@ from typing import Any, Never
 
 from langchain_core.messages import HumanMessage
 from langgraph.cache.base import BaseCache
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import All, Checkpointer
 
 from langchain_mixture.agents.resolve import Client
 from langchain_mixture.errors import InvalidMixtureError, refuse, shown
 from langchain_mixture.options import OnFailure, Options
+from langchain_mixture.prices import Prices
 from langchain_mixture.records import HistoryRow
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.nodes import Branch, Gather
 from langchain_mixture.running.state import MixtureInput, MixtureOutput, MixtureState
-from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.base import Timeout
+from langchain_mixture.steps.program import Steps
 
 
 def create_mixture(
-    steps: Sequence[Step],
+    steps: Steps,
     *,
     client: Client = None,
     on_failure: OnFailure = "raise",
@@ -36,6 +38,8 @@ def create_mixture(
     deadline: float | None = None,
     max_calls: int | None = None,
     max_total_tokens: int | None = None,
+    max_cost: float | None = None,
+    prices: Prices | None = None,
     stream_proposals: bool = False,
     context_schema: type[Any] | None = None,
     checkpointer: Checkpointer = None,
@@ -54,7 +58,8 @@ def create_mixture(
     `status`, `reasons`, `responses`, `history` and `usage`.
 
     Args:
-        steps: The pipeline. The first step must need no responses.
+        steps: The pipeline; a list in it stands for its steps. The first step must need
+            no responses.
         client: What turns names into models: a chat model, a mapping, a function of
             the name, a function of `model, messages, temp, max_tokens`, or None for
             `init_chat_model`.
@@ -65,13 +70,22 @@ def create_mixture(
             no limit; "default" = 300 for models and no limit for agents that are
             graphs.
         deadline: Seconds for the whole run. Each step that makes calls gets an equal
-            share of the time left. A call that is not done by then is given up, and
+            share of the time left; steps that one condition skips together share
+            theirs. A call that is not done by then is given up, and
             the answer is made from the responses so far.
         max_calls: The maximum number of calls, fallbacks included. Once it is reached,
             the answer is made from the responses so far. `count_calls` returns how
             many calls a pipeline makes.
         max_total_tokens: The maximum of tokens read and written, estimated before each
             call. Once it is reached, the same happens.
+        max_cost: The maximum of US dollars, estimated before each call. Once it is
+            reached, the same happens. Every model needs a price; a chain or a graph
+            needs one under its own name.
+        prices: What tokens cost, in US dollars per million: a mapping from model names
+            to `input`, `cached_read`, `cache_written` and `output`; a function of the
+            provider and the model's name that returns these; or "genai-prices", the
+            package of that name. Given, the output's `mixture` has `cost`. `max_cost`
+            without it uses the package.
         stream_proposals: Whether `stream_mode="messages"` also delivers the tokens of
             calls that are not the answer. Their metadata has `mixture_step` and
             `mixture_agent`.
@@ -89,7 +103,8 @@ def create_mixture(
         **unknown: Misspelt keywords, which raise an error.
 
     Raises:
-        InvalidMixtureError: A step, an agent or the client cannot be used. A running
+        InvalidMixtureError: A step, an agent or the client cannot be used, or a model
+            has no price and `max_cost` is set. A running
             graph raises `StepFailedError` and `NoResponsesError`.
 
     Example:
@@ -113,6 +128,8 @@ def create_mixture(
         deadline=deadline,
         max_calls=max_calls,
         max_total_tokens=max_total_tokens,
+        max_cost=max_cost,
+        prices=prices,
         stream_proposals=stream_proposals,
     )
     layers = layers_of(steps, client, options, name)
@@ -154,24 +171,26 @@ def build(
         input_schema=input_schema,
         output_schema=MixtureOutput,
     )
-    previous = START
-    for layer in layers:
-        builder.add_node(layer.name, Gather(layer))
+    for entry in layers[0].entries:
+        builder.add_edge(START, entry)
+    for number, layer in enumerate(layers, 1):
+        gather = Gather(layer, layers[number:])
+        # An edge would lead on beside a Command: a node has the one or the other. The
+        # destinations of Commands are for the drawing alone.
+        ways = tuple(gather.leads_to)
+        builder.add_node(layer.name, gather, destinations=ways * gather.chooses)
+        for way in () if gather.chooses else ways:
+            builder.add_edge(layer.name, way)
         for index, branch in enumerate(layer.branches):
             builder.add_node(branch, Branch(layer, index))
-            builder.add_edge(previous, branch)
             builder.add_edge(branch, layer.name)
-        if not layer.branches:
-            builder.add_edge(previous, layer.name)
-        previous = layer.name
-    builder.add_edge(previous, END)
     widest = max(len(layer.agents) for layer in layers)
     has_quorum = any(layer.step.quorum is not None for layer in layers)
     return MixtureGraph.of(builder.compile(**compiled), widest, has_quorum)
 
 
 async def run(
-    pipeline: Sequence[Step],
+    pipeline: Steps,
     query: str,
     client: Client = None,
     *,
@@ -180,6 +199,8 @@ async def run(
     deadline: float | None = None,
     max_calls: int | None = None,
     max_total_tokens: int | None = None,
+    max_cost: float | None = None,
+    prices: Prices | None = None,
     **unknown: Never,
 ) -> tuple[str, list[HistoryRow]]:
     """Answer one question with a pipeline, as mixture-llm does.
@@ -195,6 +216,8 @@ async def run(
         deadline: Seconds for the whole run; see `create_mixture`.
         max_calls: See `create_mixture`.
         max_total_tokens: See `create_mixture`.
+        max_cost: See `create_mixture`.
+        prices: See `create_mixture`; `cost(history, prices)` returns what it cost.
         **unknown: Misspelt keywords, which raise an error.
 
     Returns:
@@ -230,6 +253,8 @@ async def run(
         deadline=deadline,
         max_calls=max_calls,
         max_total_tokens=max_total_tokens,
+        max_cost=max_cost,
+        prices=prices,
     )
     state = await graph.ainvoke({"messages": [HumanMessage(query)]})
     return state["messages"][-1].text, state["mixture"]["history"]

@@ -25,12 +25,14 @@ from langchain_mixture.graph import build
 from langchain_mixture.model.graph_model import distinct
 from langchain_mixture.model.nesting import around, inner_config
 from langchain_mixture.options import OnFailure, Options
+from langchain_mixture.prices import Prices
 from langchain_mixture.records import Response
 from langchain_mixture.running.layer import layers_of
 from langchain_mixture.running.request import Request
 from langchain_mixture.running.run import Run
-from langchain_mixture.steps.base import Step, Timeout
+from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
+from langchain_mixture.steps.program import Steps
 from langchain_mixture.steps.prompts import ADVICE, analysis_of, numbered
 
 try:
@@ -69,6 +71,8 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         deadline: Seconds for the whole panel; see `create_mixture`.
         max_calls: See `create_mixture`.
         max_total_tokens: See `create_mixture`.
+        max_cost: US dollars for the whole panel; see `create_mixture`.
+        prices: What `max_cost` reckons with; see `create_mixture`.
 
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
@@ -87,7 +91,7 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Steps,
         *,
         consult: Consult = "turn",
         client: Client = None,
@@ -97,13 +101,23 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         deadline: float | None = None,
         max_calls: int | None = None,
         max_total_tokens: int | None = None,
+        max_cost: float | None = None,
+        prices: Prices | None = None,
     ) -> None:
         super().__init__()
         check_value(consult, "consult", "MixtureMiddleware")
-        options = Options(on_failure, timeout, deadline, max_calls, max_total_tokens)
+        options = Options(
+            on_failure,
+            timeout,
+            deadline,
+            max_calls,
+            max_total_tokens,
+            max_cost,
+            prices,
+        )
         layers = layers_of(steps, client, options)
         # None of them answers: the agent's model does.
-        panel = [replace(layer, answering=False) for layer in layers]
+        panel = [replace(layer, answering=False, advised=False) for layer in layers]
         self._graph: Any = build(panel, name=name)
         self._consult = consult
         self._name = name

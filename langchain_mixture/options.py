@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from langchain_mixture.prices import LISTED, Prices, check_prices
 from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_fields
 
@@ -37,16 +38,28 @@ allowed: None or seconds > 0.
     """The maximum number of calls."""
     max_total_tokens: int | None = None
     """The maximum of tokens read and written, estimated before each call."""
+    max_cost: float | None = None
+    """The maximum of US dollars, estimated before each call."""
+    prices: Prices | None = None
+    """What tokens cost; given, the result has `cost`."""
     stream_proposals: bool = False
     """Whether a message stream also delivers the tokens of proposals."""
 
     def __post_init__(self) -> None:
         check_fields(self, "mixture")
+        check_prices(self.priced_by)
+
+    @property
+    def priced_by(self) -> Prices | None:
+        """The prices in use: those given, or those of the package for `max_cost`."""
+        if self.prices is None and self.max_cost is not None:
+            return LISTED
+        return self.prices
 
     @property
     def stops(self) -> bool:
         """Whether a step without an answer may pass its input on instead of failing."""
         # A limit means "answer with what there is by then"; only without one may a
         # failed step end the run.
-        caps = (self.deadline, self.max_calls, self.max_total_tokens)
+        caps = (self.deadline, self.max_calls, self.max_total_tokens, self.max_cost)
         return self.on_failure == "keep" or any(cap is not None for cap in caps)

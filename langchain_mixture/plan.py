@@ -1,13 +1,14 @@
-"""Checks of a pipeline, before it is built: its steps, their bounds and their names."""
+"""Checks of a pipeline, before it is built: its bounds, its names, who answers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from langchain_mixture.errors import InvalidMixtureError, shown
+from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.options import Options
 from langchain_mixture.steps.base import Agent, Step
+from langchain_mixture.steps.program import Steps, flat
 
 
 def bounds_of(
@@ -19,9 +20,8 @@ def bounds_of(
         For each step its agents, one per call, and the most responses it may keep.
 
     Raises:
-        InvalidMixtureError: This is no pipeline, or a step can get no response.
+        InvalidMixtureError: A step can get no response.
     """
-    check_steps(steps)
     bounds: list[tuple[Sequence[Agent], int]] = []
     arriving = 0
     for step, name in zip(steps, names_of(steps), strict=True):
@@ -35,49 +35,55 @@ def bounds_of(
         # A step that may end without an answer passes on what it was given, which
         # can be more than it may keep.
         stops = options.stops and len(agents) > 0
-        arriving = max(arriving, leaving) if stops else leaving
+        arriving = _arriving(step, arriving, leaving, stops)
     return bounds
 
 
-def count_calls(steps: Sequence[Step]) -> int:
+def _arriving(step: Step, arriving: int, leaving: int, stops: bool = False) -> int:
+    """Return the most responses that reach the step behind; a skipped step has none."""
+    passes_on = stops or step.unless is not None
+    return max(arriving, leaving) if passes_on else leaving
+
+
+def count_calls(steps: Steps) -> int:
     """Return the most calls that a pipeline makes if none of them fails.
 
-    Fallbacks and retries are not counted. An agent that is a mixture or another graph
-    counts as one call.
+    No step counts as skipped. Fallbacks and retries are not counted. An agent that is a
+    mixture or another graph counts as one call.
 
     Example:
         >>> from langchain_mixture import together_moa
         >>> count_calls(together_moa())
         13
     """
-    check_steps(steps)
     calls = arriving = 0
-    for step in steps:
-        agents, arriving = step.bounds(arriving)
+    for step in flat(steps):
+        agents, leaving = step.bounds(arriving)
+        arriving = _arriving(step, arriving, leaving)
         calls += len(agents)
     return calls
 
 
-def check_steps(steps: object) -> None:
-    """Raise an error if this is not a list of steps.
+def answering_of(steps: Sequence[Step]) -> set[int]:
+    """Return the positions of the steps whose text may be the answer.
 
-    Raises:
-        InvalidMixtureError: This is no list of steps, or an empty one.
+    The last step that writes; where it may be skipped or adds, the one before it that
+    writes may answer as well, and so on.
+
+    Example:
+        >>> from langchain_mixture import Aggregate, Propose
+        >>> from langchain_mixture.conditions import agreed
+        >>> sorted(answering_of([Propose(["a"]), Aggregate("b", unless=agreed())]))
+        [0, 1]
     """
-    if not isinstance(steps, list | tuple) or not steps:
-        raise InvalidMixtureError(
-            f"steps is {shown(steps)}; allowed: a list of one or more steps."
-        )
-    for index, step in enumerate(steps):
-        if isinstance(step, type) and issubclass(step, Step):
-            raise InvalidMixtureError(
-                f"steps[{index}] is the class {step.__name__}; write {step.__name__}(…)"
-                " for an instance of it."
-            )
-        if not isinstance(step, Step):
-            raise InvalidMixtureError(
-                f"steps[{index}] is {shown(step)}; allowed: an instance of Step."
-            )
+    found: set[int] = set()
+    for index in reversed(range(len(steps))):
+        step = steps[index]
+        if step.answers:
+            found.add(index)
+            if step.unless is None and not step.add:
+                break
+    return found
 
 
 def names_of(steps: Sequence[Step]) -> list[str]:

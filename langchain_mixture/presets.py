@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
-from typing import Final, Never
+from dataclasses import replace
+from itertools import chain, cycle, islice, repeat
+from typing import Any, Final, Never
 
+from langchain_mixture.conditions import agreed, decided, lead
 from langchain_mixture.errors import refuse
 from langchain_mixture.steps import prompts
 from langchain_mixture.steps.asking import (
@@ -16,10 +18,10 @@ from langchain_mixture.steps.asking import (
     Refine,
     Synthesize,
 )
-from langchain_mixture.steps.base import Agent, Step
+from langchain_mixture.steps.base import Agent, Condition, Step
 from langchain_mixture.steps.checks import check_value
 from langchain_mixture.steps.counting import Majority, Medoid
-from langchain_mixture.steps.keys import Key
+from langchain_mixture.steps.keys import Key, exact
 from langchain_mixture.steps.transforms import Dropout, Shuffle
 
 TOGETHER_PROPOSERS: Final = (
@@ -317,25 +319,147 @@ def panel_vote(
     agents: Sequence[Agent],
     key: Key,
     *,
+    stop: bool = True,
     temp: float | None = None,
     max_tokens: int | None = None,
 ) -> list[Step]:
     """Ask a panel and count: the first answer with most votes, unchanged; n calls.
 
-    `Propose`, `Majority`. For answers that a key can compare. On 5,000 questions of
+    `Propose`, then one `Propose` more for each further agent, then `Majority`. First
+    half of the panel is asked, then one agent after the other, until no answer can
+    overtake the leader. The answer is that of the whole vote. On 5,000 questions of
     MMLU-Pro, as recorded by its authors, the best four of ten models are right on
-    73.5 %, the best one on 71.6 %; more and weaker members lose (all ten: 70.1 %).
+    73.5 %, for 2.5 calls, the best one on 71.6 %; more and weaker members lose (all
+    ten: 70.1 %).
 
     Args:
         agents: The panel, the best first: ties go to who stands first, which is worth
             as much as the vote itself.
         key: From a text to what is compared, such as `letter`.
+        stop: Whether asking ends when the outcome is decided; False = all are asked at
+            once, which is faster and costs more.
         temp: Sampling temperature; None = the models' own.
         max_tokens: Limit of each reply, in tokens; None = the models' own.
+
+    Raises:
+        InvalidMixtureError: There are no agents, or the key is no function.
 
     Example:
         >>> from langchain_mixture import letter
         >>> [type(step).__name__ for step in panel_vote(["a", "b", "c"], letter)]
-        ['Propose', 'Majority']
+        ['Propose', 'Propose', 'Majority']
     """
-    return [Propose(agents, temp=temp, max_tokens=max_tokens), Majority(key)]
+    _check(panel_vote, agents=agents, key=key)
+    # Fewer than half of the votes decide nothing.
+    sizes = ((len(agents) + 1) // 2, 1) if stop else (len(agents),)
+    decision = decided(of=len(agents), key=key)
+    waves = _waves(agents, sizes, decision, temp=temp, max_tokens=max_tokens)
+    return [*waves, Majority(key)]
+
+
+def self_consistency(
+    model: Agent,
+    samples: int = 10,
+    key: Key = exact,
+    *,
+    stop: Condition | None = lead(3),  # noqa: B008  # conditions are frozen values
+    waves: Sequence[int] = (3, 2),
+    temp: float | None = None,
+    max_tokens: int | None = None,
+) -> list[Step]:
+    """Self-consistency: samples of one model, and the answer that most of them give.
+
+    Wang et al. 2022, arXiv 2203.11171. `Propose` in waves, then `Majority`; `samples`
+    calls at most. On date understanding (189 questions with ten samples of one model
+    each, chains of thought) ten samples are right 8.5 points more often than one, and
+    9.0 where it stops at a lead of three, for 4.9 calls; the difference of the two is
+    chance. At temperature 0.2, or on free text, it gains nothing.
+
+    Args:
+        model: The model that is sampled.
+        samples: The most samples; 1 or more.
+        key: From a text to what is compared.
+        stop: When the samples so far are enough; None = never. It is asked after each
+            wave. If its own key is `exact`, it takes this preset's.
+        waves: How many samples are asked at once; the last size is repeated.
+        temp: Sampling temperature; None = the model's own.
+        max_tokens: Limit of each reply, in tokens; None = the model's own.
+
+    Raises:
+        InvalidMixtureError: An argument cannot be used.
+
+    Example:
+        >>> [len(step.agents) for step in self_consistency("a", samples=6)[:-1]]
+        [3, 2, 1]
+    """
+    _check(self_consistency, model=model, samples=samples, key=key, unless=stop)
+    _check(self_consistency, waves=waves)
+    if isinstance(stop, agreed | decided | lead) and stop.key is exact:
+        stop = replace(stop, key=key)
+    sizes = waves if stop else (samples,)
+    asked = _waves([model] * samples, sizes, stop, temp=temp, max_tokens=max_tokens)
+    return [*asked, Majority(key)]
+
+
+def cascade(
+    cheap: Sequence[Agent],
+    strong: Agent,
+    key: Key,
+    *,
+    temp: float | None = None,
+    max_tokens: int | None = None,
+) -> list[Step]:
+    """Ask a strong model only where the cheap ones differ; n or n + 1 calls.
+
+    `Propose`, then `Propose([strong])` unless all cheap models give the same answer,
+    which then is the first one's, unchanged. The strong model does not see theirs, and
+    its answer streams. On 5,000 questions of MMLU-Pro, as recorded by its authors,
+    gemini-1.5-flash and Llama-3.1-70B before gemini-1.5-pro are right on
+    73.1 %, gemini-1.5-pro alone on 71.6 %; it is asked on 36 % of the
+    questions.
+
+    Args:
+        cheap: The models that are always asked; two or more.
+        strong: The model that answers where they differ.
+        key: From a text to what is compared. Free texts always differ.
+        temp: Sampling temperature; None = the models' own.
+        max_tokens: Limit of each reply, in tokens; None = the models' own.
+
+    Raises:
+        InvalidMixtureError: There are fewer than two cheap models, or the key is no
+            function.
+
+    Example:
+        >>> from langchain_mixture import letter
+        >>> cascade(["a", "b"], "c", letter)[-1]
+        Propose(c, unless=agreed(key=letter))
+    """
+    _check(cascade, cheap=cheap, strong=strong, key=key)
+    differ = agreed(key=key)
+    return [
+        Propose(cheap, temp=temp, max_tokens=max_tokens),
+        Propose([strong], temp=temp, max_tokens=max_tokens, unless=differ),
+    ]
+
+
+def _waves(
+    agents: Sequence[Agent],
+    sizes: Sequence[int],
+    stop: Condition | None,
+    *,
+    temp: float | None,
+    max_tokens: int | None,
+) -> list[Propose]:
+    """Return steps that ask the agents in waves, the last size repeated, until a stop.
+
+    Each wave is a checkpoint: a run that is resumed asks nothing of it again.
+    """
+    left = list(agents)
+    found: list[Propose] = []
+    for size in chain(sizes, repeat(sizes[-1])):
+        wave, left = left[:size], left[size:]
+        later: dict[str, Any] = {"add": True, "unless": stop} if found else {}
+        found.append(Propose(wave, temp=temp, max_tokens=max_tokens, **later))
+        if not left:
+            return found
+    raise AssertionError  # the sizes never end

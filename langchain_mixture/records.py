@@ -75,6 +75,23 @@ Outcome: TypeAlias = Literal[
 ]
 
 
+class Reported(TypedDict):
+    """The tokens that one model reported, as LangChain's `UsageMetadata` names them."""
+
+    model_name: NotRequired[str]
+    """The model's name, as its provider gives it."""
+    model_provider: NotRequired[str]
+    """The provider, as LangChain names it."""
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    """The provider's own total."""
+    input_token_details: NotRequired[dict[str, int]]
+    """The parts of the tokens read: cache_read, cache_creation, audio, …"""
+    output_token_details: NotRequired[dict[str, int]]
+    """The parts of the tokens written: reasoning, audio, …"""
+
+
 class Reply(Response):
     """The record of one attempt at a call: a response, or why there is none."""
 
@@ -103,6 +120,16 @@ class Reply(Response):
     """`given up`: the run stopped waiting; `broken off`: failed in mid-stream."""
     reasons: list[str]
     """The reasons of a degraded answer, if the agent is a mixture; else empty."""
+    estimated_out_tokens: NotRequired[int]
+    """The part of the estimate that was written."""
+    model_name: NotRequired[str]
+    """The model that answered, as its message names it."""
+    model_provider: NotRequired[str]
+    """The provider that answered, as the message names it."""
+    reported: NotRequired[list[Reported]]
+    """The tokens that the models of the agent reported, one entry per model."""
+    cached: NotRequired[bool]
+    """Whether the answer came from LangChain's LLM cache."""
 
 
 class LLMCall(TypedDict):
@@ -125,6 +152,24 @@ class LLMCall(TypedDict):
     cut_off: NotRequired[str]
     """What cut the response off: `at its token limit`, `by a content filter` or `by its
     provider`; absent if it is whole."""
+    estimated_out_tokens: NotRequired[int]
+    """The part of the estimate that was written; present if not 0."""
+    model_name: NotRequired[str]
+    """The model that answered, as its message names it; present if it does."""
+    model_provider: NotRequired[str]
+    """The provider that answered, as LangChain names it; present if it is known."""
+    total_tokens: NotRequired[int]
+    """The provider's own total; present if tokens were reported."""
+    input_token_details: NotRequired[dict[str, int]]
+    """The parts of `in_tokens` that were reported: cache_read, cache_creation, …"""
+    output_token_details: NotRequired[dict[str, int]]
+    """The parts of `out_tokens` that were reported: reasoning, audio, …"""
+    models: NotRequired[list[Reported]]
+    """The tokens of each model; present if another than `model_name` was asked, as in a
+    chain, a graph or a mixture."""
+    cached: NotRequired[bool]
+    """Present and true if the answer came from LangChain's LLM cache: no token was
+    read or written."""
     shown: NotRequired[list[str]]
     """The ids of the responses that the model was shown, in this order."""
 
@@ -145,6 +190,8 @@ class HistoryRow(TypedDict):
     """Seconds."""
     note: NotRequired[str | dict[str, Any]]
     """What the step says of its choice, such as the votes that it counted."""
+    skipped: NotRequired[str]
+    """The condition for which the step was skipped; absent if it ran."""
 
 
 class Tokens(TypedDict):
@@ -153,8 +200,13 @@ class Tokens(TypedDict):
     input_tokens: int
     output_tokens: int
     total_tokens: int
+    """The sum of the providers' own totals."""
     estimated_tokens: int
     """An estimate for the calls that reported none; not part of the total."""
+    input_token_details: NotRequired[dict[str, int]]
+    """The parts of the tokens read, as models report them: cache_read, …"""
+    output_token_details: NotRequired[dict[str, int]]
+    """The parts of the tokens written, as models report them: reasoning, …"""
 
 
 class Usage(Tokens):
@@ -183,6 +235,9 @@ class Result(TypedDict):
     """Tokens in total, by model, and by step."""
     analysis: NotRequired[str | None]
     """What the last `Analyze` wrote; None or absent where there was none."""
+    cost: NotRequired[dict[str, Any] | None]
+    """What the calls cost, in US dollars: the fields of `Cost`. None or absent without
+    prices."""
 
 
 def answered(replies: Sequence[Reply]) -> list[Response]:
@@ -221,7 +276,7 @@ def row(
     name: str,
     kept: Sequence[Response],
     replies: Sequence[Reply],
-    started: float,
+    started: float | None,
     note: str | dict[str, Any] | None = None,
 ) -> HistoryRow:
     """Return the history row of a step.
@@ -231,18 +286,20 @@ def row(
         name: The step's name in the graph.
         kept: The responses that the step passed on.
         replies: The replies to its calls, failures included.
-        started: When the step's own node began, in seconds since the epoch.
+        started: When the step's own node began, in seconds since the epoch; None = it
+            was skipped.
         note: What the step says of its choice.
     """
     # The branches ran before the step's own node: the step began with its first call.
-    begun = min([started, *(reply["started"] for reply in replies)])
+    now = time.time()
+    begun = min([started or now, *(reply["started"] for reply in replies)])
     written: HistoryRow = {
         "step": type(step).__name__,
         "name": name,
         "outputs": [response["text"] for response in kept],
         "responses": [response["id"] for response in kept],
         "llm_calls": calls_of(replies, kept),
-        "step_time": time.time() - begun,
+        "step_time": now - begun,
     }
     if note:
         written["note"] = note
@@ -286,9 +343,46 @@ def _call(reply: Reply, response: str | None) -> LLMCall:
         call["estimated_tokens"] = reply["estimated_tokens"]
     if reply["cut_off"]:
         call["cut_off"] = reply["cut_off"]
+    _add_reported(call, reply)
     if reply["parents"]:
         call["shown"] = reply["parents"]
     return call
+
+
+def _add_reported(call: LLMCall, reply: Reply) -> None:
+    """Add what is known of a call's model and tokens; see the keys of `LLMCall`."""
+    if written := reply.get("estimated_out_tokens", 0):
+        call["estimated_out_tokens"] = written
+    if "model_name" in reply:
+        call["model_name"] = reply["model_name"]
+    if "model_provider" in reply:
+        call["model_provider"] = reply["model_provider"]
+    if reply.get("cached"):
+        call["cached"] = True
+    reported = reply.get("reported")
+    if not reported:
+        return
+    call["total_tokens"] = sum(model["total_tokens"] for model in reported)
+    if read := summed(model.get("input_token_details") for model in reported):
+        call["input_token_details"] = read
+    if written_of := summed(model.get("output_token_details") for model in reported):
+        call["output_token_details"] = written_of
+    if any(m.get("model_name") != reply.get("model_name") for m in reported):
+        call["models"] = reported
+
+
+def summed(details: Iterable[object]) -> dict[str, int]:
+    """Add up the details of tokens, name by name.
+
+    Example:
+        >>> summed([{"cache_read": 2}, None, {"cache_read": 3, "audio": 1}])
+        {'cache_read': 5, 'audio': 1}
+    """
+    sums: dict[str, int] = {}
+    for given in details:
+        for name, number in given.items() if isinstance(given, Mapping) else ():
+            sums[name] = sums.get(name, 0) + (number or 0)
+    return sums
 
 
 def usage_of(history: Sequence[HistoryRow]) -> Usage:
@@ -298,30 +392,39 @@ def usage_of(history: Sequence[HistoryRow]) -> Usage:
         >>> usage_of([])["total_tokens"]
         0
     """
-    calls = [(row["name"], call) for row in history for call in row["llm_calls"]]
+    total, models, steps = _no_tokens(), dict[str, Tokens](), dict[str, Tokens]()
+    for row in history:
+        for call in row["llm_calls"]:
+            model = models.setdefault(call["model"], _no_tokens())
+            step = steps.setdefault(row["name"], _no_tokens())
+            for tokens in (total, model, step):
+                _add(tokens, call)
+    return {**total, "models": models, "steps": steps}
 
-    def by(key: Callable[[str, LLMCall], str]) -> dict[str, Tokens]:
-        keys = dict.fromkeys(key(*call) for call in calls)
-        return {k: _total(c for s, c in calls if key(s, c) == k) for k in keys}
 
-    total = _total(call for _, call in calls)
+def _no_tokens() -> Tokens:
     return {
-        **total,
-        "models": by(lambda _, call: call["model"]),
-        "steps": by(lambda step, _: step),
+        "input_tokens": 0,
+        "output_tokens": 0,
+        "total_tokens": 0,
+        "estimated_tokens": 0,
     }
 
 
-def _total(calls: Iterable[LLMCall]) -> Tokens:
-    counted = list(calls)
-    read = sum(call["in_tokens"] for call in counted)
-    written = sum(call["out_tokens"] for call in counted)
-    return {
-        "input_tokens": read,
-        "output_tokens": written,
-        "total_tokens": read + written,
-        "estimated_tokens": sum(call.get("estimated_tokens", 0) for call in counted),
-    }
+def _add(tokens: Tokens, call: LLMCall) -> None:
+    read, written = call["in_tokens"], call["out_tokens"]
+    tokens["input_tokens"] += read
+    tokens["output_tokens"] += written
+    tokens["total_tokens"] += call.get("total_tokens", read + written)
+    tokens["estimated_tokens"] += call.get("estimated_tokens", 0)
+    if details := call.get("input_token_details"):
+        tokens["input_token_details"] = summed(
+            [tokens.get("input_token_details"), details]
+        )
+    if details := call.get("output_token_details"):
+        tokens["output_token_details"] = summed(
+            [tokens.get("output_token_details"), details]
+        )
 
 
 def estimated(messages: Sequence[BaseMessage]) -> int:

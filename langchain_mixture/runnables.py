@@ -71,8 +71,76 @@ def name_of(runnable: Runnable[Any, Any]) -> str:
     leaf = next(leaves(runnable))
     if leaf is not runnable and not isinstance(runnable, RunnableSequence):
         return name_of(leaf)
-    for attribute in ("name", "model_name", "model", "model_id", "deployment_name"):
+    for attribute in ("name", *_MODEL):
         value = getattr(leaf, attribute, None)
         if isinstance(value, str) and value:
             return value
     return type(leaf).__name__
+
+
+_MODEL = ("model_name", "model", "model_id", "deployment_name")
+
+
+def model_name_of(runnable: Runnable[Any, Any], leaf: Runnable[Any, Any]) -> str | None:
+    """Return the name of a model that an agent asks, as its provider knows it.
+
+    Args:
+        runnable: The agent.
+        leaf: One of its `leaves`.
+
+    Example:
+        >>> from langchain_openai import ChatOpenAI
+        >>> model = ChatOpenAI(model="gpt-4o", api_key="none", name="critic")
+        >>> model_name_of(model, model)
+        'gpt-4o'
+    """
+    part = runnable
+    while isinstance(part, RunnableBindingBase):
+        if bound := part.kwargs.get("model"):
+            return str(bound)
+        part = part.bound
+    values = (getattr(leaf, attribute, None) for attribute in _MODEL)
+    return next((v for v in values if isinstance(v, str) and v), None)
+
+
+def provider_of(model: Runnable[Any, Any]) -> str | None:
+    """Return the provider of a model: its package without `langchain_`.
+
+    Example:
+        >>> from langchain_openai import ChatOpenAI
+        >>> provider_of(ChatOpenAI(model="gpt-4o", api_key="none"))
+        'openai'
+    """
+    package = type(model).__module__.partition(".")[0]
+    provider = package.removeprefix("langchain_")
+    own = provider == package or provider in ("core", "mixture")
+    return None if own else provider
+
+
+def limit_of(runnable: Runnable[Any, Any]) -> int | None:
+    """Return the most tokens that an agent's model writes, if that was set.
+
+    What a model can write at most is no limit that somebody has set.
+
+    Example:
+        >>> from langchain_openai import ChatOpenAI
+        >>> model = ChatOpenAI(model="gpt-4o", api_key="none", max_tokens=100)
+        >>> limit_of(model), limit_of(model.bind(max_tokens=50).with_retry())
+        (100, 50)
+    """
+    part: Any = runnable
+    while isinstance(part, RunnableBindingBase):
+        if (bound := part.kwargs.get("max_tokens")) is not None:
+            return int(bound)
+        part = part.bound
+    limits = [_own_limit(leaf) for leaf in leaves(part)]
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if len(known) == len(limits) else None
+
+
+def _own_limit(model: Any) -> int | None:
+    limit = getattr(model, "max_tokens", None)
+    profile = getattr(model, "profile", None) or {}
+    if not isinstance(limit, int) or limit == profile.get("max_output_tokens"):
+        return None
+    return limit

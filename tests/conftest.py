@@ -1,6 +1,8 @@
 """What holds for all tests."""
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 
 from langchain_mixture import Step
@@ -9,6 +11,13 @@ from langchain_mixture import Step
 # client would cost 40 ms, so the clients are shown a folder without any.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
+
+
+# A shell that starts tests in the background has them ignore Ctrl-C, and all programs
+# that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    with contextlib.suppress(ValueError):  # not on the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -24,6 +24,8 @@ class Answer:
     finish: str = "stop"
     refusal: str | None = None
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    usage: dict[str, Any] | None = None
+    """The tokens that are reported; None = ten read and five written."""
     body: str | None = None
     """Sent as it is, instead of a completion."""
     after: threading.Event | None = None
@@ -204,7 +206,7 @@ def _completion(request: dict[str, Any], said: Answer) -> dict[str, Any]:
         "created": 0,
         "model": request["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": said.finish}],
-        "usage": _USAGE,
+        "usage": said.usage or _USAGE,
         "service_tier": "default",  # LiteLLM needs it of Groq
     }
 
@@ -228,4 +230,4 @@ def _chunks(request: dict[str, Any], said: Answer) -> Iterator[dict[str, Any]]:
         yield chunk({"tool_calls": [{"index": index, **call}]})
     yield chunk({}, said.finish)
     if request.get("stream_options", {}).get("include_usage"):
-        yield {**chunk({}), "choices": [], "usage": _USAGE}
+        yield {**chunk({}), "choices": [], "usage": said.usage or _USAGE}

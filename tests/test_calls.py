@@ -173,17 +173,17 @@ def test_the_callers_own_temperature_is_not_the_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "truncated"),
+    ("metadata", "cut_off"),
     [
-        ({"finish_reason": "length"}, True),
-        ({"stop_reason": "max_tokens"}, True),
-        ({"finish_reason": "stop"}, False),
-        ({"stop_reason": "end_turn"}, False),
+        ({"finish_reason": "length"}, "at its token limit"),
+        ({"stop_reason": "max_tokens"}, "at its token limit"),
+        ({"finish_reason": "stop"}, None),
+        ({"stop_reason": "end_turn"}, None),
     ],
     ids=["OpenAI's limit", "Anthropic's limit", "OpenAI's end", "Anthropic's end"],
 )
 def test_an_answer_cut_off_at_its_token_limit_is_marked(
-    metadata: Any, truncated: bool
+    metadata: Any, cut_off: str | None
 ) -> None:
     """As each provider says it, the row of the call tells."""
     answer = AIMessage("So", response_metadata=metadata)
@@ -191,7 +191,7 @@ def test_an_answer_cut_off_at_its_token_limit_is_marked(
         ask()
     )
     (row,) = state["mixture"]["history"][0]["llm_calls"]
-    assert ("cut_off" in row) is truncated
+    assert row.get("cut_off") == cut_off
 
 
 def test_an_end_of_turn_that_was_cut_off_is_no_answer() -> None:

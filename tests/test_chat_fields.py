@@ -149,7 +149,7 @@ def test_a_misspelt_keyword_names_the_nearest_field() -> None:
     with pytest.warns(UserWarning, match="ChatMixture ignores max_retries"):
         mixture(max_retries=2)
     with pytest.raises(InvalidMixtureError, match="steps is 'gpt-4o'; allowed"):
-        ChatMixture("gpt-4o")  # type: ignore[arg-type]
+        ChatMixture("gpt-4o")
 
 
 def test_constructing_is_cheap_and_resolves_no_name() -> None:

@@ -391,3 +391,26 @@ def test_a_view_is_what_advisers_are_shown(view: Any, shown: list[str]) -> None:
     again(model, talk)
     assert [m.type for m in adviser.asked[0]] == shown
     assert len(writer.asked[0]) == 5
+
+
+def test_a_second_step_that_answers_goes_on_from_the_first_one() -> None:
+    """The advice is for the first of them; the second one reads what it has said."""
+    advisers = [Adviser(model="a"), Adviser(model="b")]
+    reviser, writer = Adviser(model="r"), Adviser(model="w")
+    asked: list[int] = []
+
+    def never(responses: Sequence[Any]) -> bool:
+        asked.append(len(responses))
+        return False
+
+    steps = [Propose(advisers), Aggregate(writer), Aggregate(reviser, unless=never)]
+    model = ChatMixture(steps, consult=2)
+    talk: list[BaseMessage] = [HumanMessage("Why?")]
+    for _ in range(2):
+        talk += [model.invoke(talk), HumanMessage("And?")]
+    assert [len(x.asked) for x in (*advisers, writer, reviser)] == [1, 1, 2, 2]
+    assert asked == [1, 1]
+    for request in writer.asked:
+        assert any("a answers" in message.text for message in request)
+    for request in reviser.asked:
+        assert any("w answers" in message.text for message in request)

@@ -44,9 +44,9 @@ from langchain_mixture.evaluation import (
     verdicts,
 )
 from langchain_mixture.evaluation.candidates import Plan, Run
-from langchain_mixture.evaluation.money import cost_of
 from langchain_mixture.evaluation.panel import plurality
 from langchain_mixture.evaluation.store import Asked, Store
+from langchain_mixture.prices import dollars_of
 from tests.models import Crowd, Scripted, models
 from tests.recorded import BEST_FIRST, letters, needs_recorded
 
@@ -478,8 +478,8 @@ def test_cached_tokens_have_their_price() -> None:
         "input_token_details": details,
     }
     price = {"input": 1.0, "cached_read": 0.1, "cache_written": 1.25, "output": 8.0}
-    assert cost_of(usage, price) == pytest.approx(0.3 + 0.06 + 0.125 + 8)
-    assert cost_of(usage, {"input": 1.0}) == pytest.approx(2.0)
+    assert dollars_of(price, usage) == pytest.approx(0.3 + 0.06 + 0.125 + 8)
+    assert dollars_of({"input": 1.0}, usage) == pytest.approx(2.0)
 
 
 def asked(seconds: float) -> Asked:

@@ -213,7 +213,8 @@ def test_the_history_has_the_rows_of_mixture_llm() -> None:
         assert 0 <= row["step_time"] < 60
         for call in row["llm_calls"]:
             theirs = {"model", "time", "in_tokens", "out_tokens"}
-            assert {*call} - {"shown"} == theirs | {"agent", "response"}
+            ours = {"agent", "response", "model_name", "total_tokens"}
+            assert {*call} - {"shown"} == theirs | ours
             assert 0 <= call["time"] <= row["step_time"] + 0.05
     assert rows[2]["llm_calls"][0]["shown"] == ["1_propose/0"]
 

@@ -178,12 +178,12 @@ def test_a_call_that_ends_within_the_grace_does_not_prolong_it(
 ) -> None:
     """The grace begins with the answer that meets the quorum, and with no other end."""
     quorum = Quorum(1, grace=BOUND)
-    with Wait(None, None, quorum).held(lambda: None) as first:
-        first.has_answer = True
+    first: Any = {"index": 0, "error": None}
+    quorum.take(first)
     closes_at = quorum.closes_at
     assert closes_at is not None
-    with Wait(None, None, quorum).held(lambda: None) as second:
-        second.has_answer = has_answer
+    second: Any = {"index": 1, "error": None if has_answer else "down"}
+    quorum.take(second)
     assert quorum.closes_at == closes_at
 
 
@@ -205,8 +205,8 @@ async def test_a_branch_that_starts_late_does_not_ask(asynchronous: bool) -> Non
 def test_a_quorum_of_one_is_told_in_the_singular() -> None:
     """Both messages, and those that count seconds and tokens, agree with a 1."""
     quorum = Quorum(1, grace=0.0)
-    with Wait(None, None, quorum).held(lambda: None) as first:
-        first.has_answer = True
+    reply: Any = {"index": 0, "error": None}
+    quorum.take(reply)
     second = Wait(None, None, quorum)
     assert str(second.error()) == "not waited for: 1 other had answered"
     assert quorum.met == "1 other had answered"
@@ -352,7 +352,7 @@ def test_branches_that_begin_at_once_share_one_superstep() -> None:
 
         def begin(run: Run = run, shared: Any = shared) -> None:
             barrier.wait()
-            shared.append(layer.superstep(run))
+            shared.append(layer.superstep({}, run))
 
         racing = [threading.Thread(target=begin) for _ in range(8)]
         for racer in racing:
@@ -450,7 +450,7 @@ async def test_runs_that_are_cancelled_or_resumed_leave_nothing_behind(
     ("make", "message"),
     [
         (lambda: Propose(["a"], quorum=2), "quorum is 2; allowed: at most 1"),
-        (lambda: Propose(["a"], quorum=0), "quorum is 0; allowed: None or a whole"),
+        (lambda: Propose(["a"], quorum=0), "quorum is 0; allowed: None, a whole"),
         (lambda: Propose(["a"], grace=-1), "grace is -1; allowed: seconds, 0 or more"),
         (lambda: mixture_of(deadline=0), "deadline is 0; allowed: None or seconds > 0"),
         (lambda: mixture_of(max_calls=0), "max_calls is 0; allowed: None or a whole"),

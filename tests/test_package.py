@@ -151,12 +151,21 @@ def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
 
 
 ROOMS = [
-    {"records", "secrets", "errors", "threads", "callbacks", "compat", "runnables"},
+    {
+        "records",
+        "prices",
+        "secrets",
+        "errors",
+        "threads",
+        "callbacks",
+        "compat",
+        "runnables",
+    },
     {"steps"},
     {"presets", "agents", "conditions"},
     {"options", "plan", "advice"},
     {"running"},
-    {"graph"},
+    {"graph", "estimates"},
     {"model"},
     {"chat", "middleware"},
     {"__init__"},
@@ -247,7 +256,9 @@ def test_every_block_in_a_docstring_runs(
         exec(compile(block, name, "exec"), {"__name__": name})
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/guide.md", "docs/costs.md", "docs/programs.md"]
+)
 def test_every_block_of_a_document_runs(document: str, openai_on_loopback: Any) -> None:
     """The blocks run, one after the other, as a reader would run them."""
     space: dict[str, Any] = {"__name__": document}
@@ -307,7 +318,13 @@ def test_what_a_document_installs_is_there_before_the_first_release(
     assert all(what.startswith('".[') for what in installed)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/errors.md"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        *("README.md", "docs/guide.md", "docs/errors.md", "docs/costs.md"),
+        "docs/programs.md",
+    ],
+)
 def test_links_to_files_lead_somewhere(document: str) -> None:
     """A relative link names a file that exists, and a heading that is in it."""
     path = ROOT / document

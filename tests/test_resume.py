@@ -417,6 +417,7 @@ class Panel:
         self.asked: list[str] = []
         self.answering = answering
         """The agents that answer in the first run; the others interrupt it."""
+        self.quorum: Any = 2
         self.is_resumed = False
         self._interrupted = threading.Event()
         self._hanging = threading.Event()
@@ -447,7 +448,7 @@ class Panel:
     def graph(self, place: str, saver: Any) -> Any:
         """Make a graph with a checkpointer, the mixture's own or one around it."""
         agents = [self.agent(name) for name in "abc"]
-        steps = [Propose(agents, quorum=2), Take(2)]
+        steps = [Propose(agents, quorum=self.quorum), Take(2)]
         if place == "alone":
             return create_mixture(steps, checkpointer=saver)
         inner: Any = create_mixture(
@@ -501,6 +502,31 @@ async def test_answers_that_were_saved_count_for_the_quorum(
     assert mixture["status"] == "complete"
     rests = "1_propose: rests on 2 of 3 answers, as its quorum of 2 allows"
     assert mixture["reasons"] == [rests]
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+async def test_a_quorum_that_is_a_condition_is_asked_about_saved_answers(
+    how: str,
+) -> None:
+    """Where it is true of them, no call begins after a resume."""
+
+    def two(responses: Sequence[Response]) -> bool:
+        return len(responses) > 1
+
+    panel = Panel("ab")
+    panel.quorum = two
+    graph = panel.graph("alone", InMemorySaver())
+    await called(graph, how, ask(), CONFIG)
+    panel.asked.clear()
+    panel.is_resumed = True
+    try:
+        async with asyncio.timeout(50):
+            state = await called(graph, how, None, CONFIG)
+    finally:
+        panel.release.set()
+    assert panel.asked == []
+    rests = "1_propose: rests on 2 of 3 answers, as its quorum two allows"
+    assert state["mixture"]["reasons"] == [rests]
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -55,7 +55,7 @@ def response(number: int, text: str = "") -> Response:
 
 def reply(number: int, text: str = "", error: str | None = None) -> Reply:
     """Make a reply, failed where it has an error."""
-    return {
+    made: Any = {
         **response(number, text),
         "id": f"2_x/{number}",
         "index": number,
@@ -72,6 +72,7 @@ def reply(number: int, text: str = "", error: str | None = None) -> Reply:
         "cut_off": None,
         "outcome": "failed" if error else "answered",
     }
+    return cast("Reply", made)
 
 
 FOUR = [response(number) for number in range(4)]
@@ -197,7 +198,7 @@ def test_steps_are_values() -> None:
         (Take, {"k": 3}, "nearest: n."),
         (Sample, {"n": 3, "sed": 1}, "nearest: seed."),
         (Dropout, {"rat": 0.1}, "nearest: rate."),
-        (Shuffle, {"zzz": 1}, "Shuffle has no argument 'zzz'; allowed: seed."),
+        (Shuffle, {"zzz": 1}, "Shuffle has no argument 'zzz'; allowed: unless, seed."),
         (Filter, {"function": len}, "nearest: fn."),
         (Map, {"func": len}, "nearest: fn."),
     ],

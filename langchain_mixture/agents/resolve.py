@@ -95,9 +95,23 @@ class ResolvedAgent:
 
 
 def resolved(
-    step: Step, agents: Sequence[Agent], step_name: str, resolve: Resolve
+    step: Step,
+    agents: Sequence[Agent],
+    step_name: str,
+    resolve: Resolve,
+    samples: Counter[str] | None = None,
 ) -> list[ResolvedAgent]:
-    """Return the agents of a step, each with its Runnable, name and unique label."""
+    """Return the agents of a step, each with its Runnable, name and unique label.
+
+    Args:
+        step: The step.
+        agents: Its agents, or its fallbacks.
+        step_name: Its name, for errors.
+        resolve: What turns names into models.
+        samples: How often each name was asked before, which is counted on; None =
+            never.
+    """
+    samples = Counter() if samples is None else samples
     arguments = {
         key: value
         for key, value in (("temperature", step.temp), ("max_tokens", step.max_tokens))
@@ -123,14 +137,15 @@ def resolved(
         # `|` (langgraph 1.2.24). `test_agents.py` holds it.
         clean = re.sub(r"[:|\s]+", "/", name).strip("/") or "agent"
         seen[clean] += 1
-        sample = repeat = seen[clean]
-        label = clean if sample == 1 else f"{clean}#{sample}"
+        samples[clean] += 1
+        repeat = seen[clean]
+        label = clean if repeat == 1 else f"{clean}#{repeat}"
         # Another agent may be called `a#2` by its user.
         while label in taken:
             repeat += 1
             label = f"{clean}#{repeat}"
         taken.add(label)
-        found.append(ResolvedAgent(name, label, runnable, sample, arguments))
+        found.append(ResolvedAgent(name, label, runnable, samples[clean], arguments))
     return found
 
 

@@ -27,12 +27,12 @@ from langchain_mixture.evaluation.examples import (
 from langchain_mixture.evaluation.found import Answer, Compared, Kind, record_of
 from langchain_mixture.evaluation.identity import name_of
 from langchain_mixture.evaluation.langsmith import upload
-from langchain_mixture.evaluation.money import Prices, check_prices, price_of
 from langchain_mixture.evaluation.needs import needed
 from langchain_mixture.evaluation.progress import Progress
 from langchain_mixture.evaluation.scores import Scored
 from langchain_mixture.evaluation.scoring import Scoring
 from langchain_mixture.evaluation.store import Store
+from langchain_mixture.prices import Prices, check_prices, price_of
 
 logger = logging.getLogger("langchain_mixture")
 
@@ -228,7 +228,7 @@ class _Comparing:
         agents = [slot.single.agent for slot in slots]
         agents += [self._scoring.judge.agent] if self._scoring.judge else []
         names = sorted({name_of(agent) for agent in agents})
-        unpriced = [n for n in names if price_of(self._options.prices, n) is None]
+        unpriced = [n for n in names if price_of(self._options.prices, None, n) is None]
         if self._options.max_cost is not None and unpriced:
             raise ValueError(
                 f"max_cost is {self._options.max_cost}, and there is no price for: "

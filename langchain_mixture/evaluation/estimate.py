@@ -11,8 +11,8 @@ from langchain_mixture import Step
 from langchain_mixture.evaluation.candidates import Candidate, Plan, Slot
 from langchain_mixture.evaluation.examples import Question
 from langchain_mixture.evaluation.identity import name_of
-from langchain_mixture.evaluation.money import Prices, cost_of, price_of
 from langchain_mixture.evaluation.store import Store
+from langchain_mixture.prices import Prices, price_of
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class _Bill:
         """Return the dollars of one call: the conversation read, an answer written."""
         single = slot.single
         name = name_of(single.agent)
-        price = price_of(self._prices, name)
+        price = price_of(self._prices, None, name)
         if price is None:
             self.unpriced.add(name)
             return 0.0
@@ -140,7 +140,7 @@ class _Bill:
         # Behind the first step the responses are read, too.
         read = self._read + (0 if slot.shared else slot.index * 4 * written)
         tokens = {"input_tokens": read, "output_tokens": min(most, written)}
-        return cost_of(tokens, price)
+        return price(tokens)
 
 
 def equal_budget_of(mixture: Candidate) -> tuple[int, list[Step]]:

@@ -24,7 +24,7 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import add_usage
 from langchain_core.messages.utils import count_tokens_approximately
 
-from langchain_mixture.evaluation.money import Prices, cost_of, price_of
+from langchain_mixture.prices import Prices, price_of
 
 logger = logging.getLogger("langchain_mixture")
 
@@ -236,14 +236,14 @@ class Store:
         self, asked: Asked, messages: Sequence[BaseMessage], max_tokens: int | None
     ) -> float:
         """Return the dollars that a call may cost, if it writes all that it may."""
-        price = price_of(self._prices, asked.agent)
+        price = price_of(self._prices, None, asked.agent)
         if self._max_cost is None or price is None:
             return 0.0
         tokens = {
             "input_tokens": count_tokens_approximately(messages),
             "output_tokens": max_tokens or self.usual(asked.by),
         }
-        return cost_of(tokens, price)
+        return price(tokens)
 
     def usual(self, by: str) -> int:
         """Return the tokens that an agent writes on average, or a guess."""
@@ -257,8 +257,8 @@ class Store:
     def cost(self, asked: Asked) -> float | None:
         """Return what a call cost, in dollars; None where its model has no price."""
         names = (asked.agent, str(asked.usage.get("model", "")))
-        price = price_of(self._prices, *names)
-        return None if price is None else cost_of(asked.usage, price)
+        price = price_of(self._prices, None, *names)
+        return None if price is None else price(asked.usage)
 
     async def close(self) -> None:
         """Give up the calls for which nobody waits any more, and close the file."""

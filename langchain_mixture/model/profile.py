@@ -14,10 +14,11 @@ from langchain_mixture.options import Options
 from langchain_mixture.plan import bounds_of
 from langchain_mixture.runnables import leaves, name_of
 from langchain_mixture.running.layer import Layer, layers_of
-from langchain_mixture.steps.base import Agent, Step
+from langchain_mixture.steps.base import Agent
+from langchain_mixture.steps.program import Steps, flat
 
 
-def outline_of(steps: Sequence[Step]) -> list[str]:
+def outline_of(steps: Steps) -> list[str]:
     """Return each step's class and the names of its agents; settings may be secret.
 
     Example:
@@ -25,6 +26,7 @@ def outline_of(steps: Sequence[Step]) -> list[str]:
         >>> outline_of([Propose(["gpt-4o", "gpt-4.1"]), Aggregate("gpt-4o")])
         ['Propose(gpt-4o, gpt-4.1)', 'Aggregate(gpt-4o)']
     """
+    steps = flat(steps)
     return [
         f"{type(step).__name__}({', '.join(_name(agent) for agent in agents)})"
         for step, (agents, _) in zip(steps, bounds_of(steps, Options()), strict=True)
@@ -35,7 +37,7 @@ def _name(agent: Agent) -> str:
     return agent if isinstance(agent, str) else name_of(agent)
 
 
-def profile_of(steps: Sequence[Step], client: Client) -> ModelProfile | None:
+def profile_of(steps: Steps, client: Client) -> ModelProfile | None:
     """Return the joint profile of a pipeline's models; None if none is known.
 
     Tools and structured output are the answering step's. The input window is the

@@ -22,6 +22,7 @@ from langchain_mixture.records import Reply
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.handoffs import refused_handoffs
 from langchain_mixture.running.reply import Guard, Recorder
+from langchain_mixture.running.routing import atold, told
 from langchain_mixture.running.waiting import (
     WAIT,
     Quorum,
@@ -36,13 +37,22 @@ def ask(
 ) -> list[Reply]:
     """Make a call: attempt one agent after the other until one answers."""
     replies: list[Reply] = []
+    if question := quorum.about_saved:
+        quorum.hear(told(question), of_saved=True)
     for attempt in attempts:
         gate = attempt.run.gate
         with gate.passed(attempt.index) if gate else nullcontext():
             replies.append(_ask(attempt, config, quorum))
-        if replies[-1]["outcome"] != "failed":
+            is_last = _is_last(replies, attempts)
+            if question := quorum.take(replies[-1], is_last=is_last):
+                quorum.hear(told(question))
+        if is_last:
             break
     return replies
+
+
+def _is_last(replies: Sequence[Reply], attempts: Sequence[Attempt]) -> bool:
+    return replies[-1]["outcome"] != "failed" or len(replies) == len(attempts)
 
 
 async def aask(
@@ -50,9 +60,14 @@ async def aask(
 ) -> list[Reply]:
     """Make a call as `ask` does, on the event loop."""
     replies: list[Reply] = []
+    if question := quorum.about_saved:
+        quorum.hear(await atold(question), of_saved=True)
     for attempt in attempts:
         replies.append(await _aask(attempt, config, quorum))
-        if replies[-1]["outcome"] != "failed":
+        is_last = _is_last(replies, attempts)
+        if question := quorum.take(replies[-1], is_last=is_last):
+            quorum.hear(await atold(question))
+        if is_last:
             break
     return replies
 

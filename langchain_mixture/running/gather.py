@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage
@@ -14,6 +15,7 @@ from langchain_mixture.errors import (
     StepFailedError,
     of_kind,
 )
+from langchain_mixture.prices import cost
 from langchain_mixture.records import (
     HistoryRow,
     Kept,
@@ -26,77 +28,143 @@ from langchain_mixture.records import (
     usage_of,
 )
 from langchain_mixture.running.layer import Layer
+from langchain_mixture.running.routing import Route
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import MixtureState
+from langchain_mixture.running.waiting import Quorum
 
 logger = logging.getLogger("langchain_mixture")
 
 
-def update(
+@dataclass(frozen=True)
+class Settled:
+    """What a step comes to, before it is known where the run goes on."""
+
+    replies: Sequence[Reply]
+    kept: list[Response]
+    """The responses that go on; none where the step has failed."""
+    failures: list[str]
+    """Why the result is degraded, in words."""
+    notes: list[str]
+    """What else is to be told."""
+    note: str | dict[str, Any] | None
+    """For the history row."""
+    started: float
+    """When the step's own node began, in seconds since the epoch."""
+
+
+def settle(
     layer: Layer,
     state: MixtureState,
     replies: Sequence[Reply],
     kept: list[Response],
+    quorum: Quorum,
     started: float,
-    run: Run,
+) -> Settled:
+    """Return what a step comes to: its own responses, or those it was given."""
+    incoming = layer.before(state)["responses"]
+    failures, notes = _reasons(layer, replies, quorum)
+    said = kept if isinstance(kept, Kept) else Kept(kept)
+    if said.reason:
+        failures.append(f"{layer.name}: {said.reason}")
+    failed = any(reply["error"] is not None for reply in replies)
+    if not kept and incoming and failed and _passes_on(layer, replies):
+        notes.append(f"{layer.name}: no answer; the responses before it are kept")
+        kept = incoming
+    if not kept and layer.answering:
+        kept = last_resort(replies)[-1:]
+    return Settled(replies, kept, failures, notes, said.note, started)
+
+
+def update(
+    layer: Layer, state: MixtureState, settled: Settled, run: Run, route: Route
 ) -> dict[str, Any]:
-    """Return a step's update of the state, which for the last step has the answer.
+    """Return a step's update of the state, which at the end has the answer.
 
     Raises:
         NoResponsesError: The step has no response, and was given none.
         StepFailedError: All calls failed, and `on_failure` is "raise".
     """
     before = layer.before(state)
-    incoming = before["responses"]
-    failures, notes = _reasons(layer, replies)
-    said = kept if isinstance(kept, Kept) else Kept(kept)
-    if said.reason:
-        failures.append(f"{layer.name}: {said.reason}")
-    reasons = [*failures, *notes]
-    failed = any(reply["error"] is not None for reply in replies)
-    if not kept and incoming and failed and _passes_on(layer, replies):
-        reasons.append(f"{layer.name}: no answer; the responses before it are kept")
-        kept = incoming
-    if not kept and layer.answering:
-        kept = last_resort(replies)[-1:]
+    replies, kept = settled.replies, settled.kept
     messages = {
         **({} if layer.first else state.get("answers", {})),
         **{reply["id"]: m for reply in replies if (m := reply["message"])},
     }
-    if layer.last:  # a user's function may have made a text empty
+    if route.ends:  # a user's function may have made a text empty
         kept = [r for r in kept if _is_answer(r, messages.get(r["id"]))]
-    history = [
-        *before["history"],
-        row(layer.step, layer.name, kept, replies, started, said.note),
-    ]
+    own = row(layer.step, layer.name, kept, replies, settled.started, settled.note)
+    history = [*before["history"], own]
+    reasons = [*settled.failures, *settled.notes]
     if not kept:
-        raise _failed(layer, replies, incoming, history, reasons, run)
-    half = layer.last and _is_cut_off(kept[0], history)
+        raise _failed(layer, replies, before["responses"], history, reasons, run)
+    half = route.ends and _is_cut_off(kept[0], history)
     result = Result(
-        status="degraded" if failures or half else before["status"],
+        status="degraded" if settled.failures or half else before["status"],
         reasons=[*before["reasons"], *reasons],
         responses=list(kept),
-        history=history,
+        history=[*history, *route.rows(kept)],
         usage=usage_of(history),
     )
+    _add_cost(result, layer, state, replies)
     written = [r["analysis"] for r in kept if "analysis" in r]
     analysis = written[0] if written else before.get("analysis")
     # The state adds this to the last turn's, whose analysis must not stay in it.
     if analysis or "analysis" in state.get("mixture", {}):
         result["analysis"] = analysis
-    if layer.last:
-        answer = _answer(kept[0], messages.get(kept[0]["id"]), result)
-        if layer.answer_name is not None:
-            answer.name = layer.answer_name
-        # An answer from the prompt cache has the id of the first one, which LangGraph
-        # would replace by it (langgraph 1.2.24). `test_caches_inside.py` holds it.
-        if answer.id in {message.id for message in state["messages"]}:
-            answer.id = None
-        return {"messages": [answer], "mixture": result, "answers": {}}
+    if route.ends:
+        return _ended(layer, state, result, messages)
+    return _goes_on(result, messages)
+
+
+def passed(layer: Layer, state: MixtureState, route: Route) -> dict[str, Any]:
+    """Return the update of a step's node that has asked the step's own condition."""
+    before = layer.before(state)
+    history = [*before["history"], *route.rows(before["responses"])]
+    result: Result = {**before, "history": history}
+    if route.ends and _is_cut_off(before["responses"][0], history):
+        result["status"] = "degraded"
+    messages = state.get("answers", {})
+    if route.ends:
+        return _ended(layer, state, result, messages)
+    return _goes_on(result, messages)
+
+
+def _goes_on(result: Result, messages: Mapping[str, AIMessage]) -> dict[str, Any]:
     return {"mixture": result, "answers": messages}
 
 
-def _reasons(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[str]]:
+def _add_cost(
+    result: Result, layer: Layer, state: MixtureState, replies: Sequence[Reply]
+) -> None:
+    prices = layer.options.priced_by
+    if prices is not None:
+        with layer.blamed(state, replies):  # a function of prices may raise
+            result["cost"] = cost(result["history"], prices).record()
+    elif "cost" in state.get("mixture", {}):  # the last turn had prices
+        result["cost"] = None
+
+
+def _ended(
+    layer: Layer,
+    state: MixtureState,
+    result: Result,
+    messages: Mapping[str, AIMessage],
+) -> dict[str, Any]:
+    chosen = result["responses"][0]
+    answer = _answer(chosen, messages.get(chosen["id"]), result)
+    if layer.answer_name is not None:
+        answer.name = layer.answer_name
+    # An answer from the prompt cache has the id of the first one, which LangGraph
+    # would replace by it (langgraph 1.2.24). `test_caches_inside.py` holds it.
+    if answer.id in {message.id for message in state["messages"]}:
+        answer.id = None
+    return {"messages": [answer], "mixture": result, "answers": {}}
+
+
+def _reasons(
+    layer: Layer, replies: Sequence[Reply], quorum: Quorum
+) -> tuple[list[str], list[str]]:
     """Return the step's failures, and its notes, with which it may be complete.
 
     These are a quorum that was met without all answers, and answers that were cut off.
@@ -116,15 +184,14 @@ def _reasons(layer: Layer, replies: Sequence[Reply]) -> tuple[list[str], list[st
         if reply["cut_off"]
     ]
     answers = len({r["index"] for r in last_of.values() if r["error"] is None})
-    quorum = layer.step.quorum
-    if failures and quorum is not None and answers >= quorum:
+    if failures and quorum.is_met:
         calls = len({reply["index"] for reply in replies})
         rests = f"rests on {answers} of {calls} answers"
-        notes.append(f"{layer.name}: {rests}, as its quorum of {quorum} allows")
+        notes.append(f"{layer.name}: {rests}, as its {quorum.name} allows")
         return degraded, notes
     reasons = [f"{layer.name}: {_failure(layer, reply)}" for reply in failures]
-    if failures and quorum is not None and answers:
-        reasons.append(f"{layer.name}: quorum of {quorum} not met, {answers} answered")
+    if failures and quorum.needed is not None and answers:
+        reasons.append(f"{layer.name}: {quorum.name} not met, {answers} answered")
     return [*reasons, *degraded], notes
 
 
@@ -225,6 +292,8 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
             usage_metadata=message.usage_metadata,
         )
     about: dict[str, Any] = {k: result[k] for k in ("status", "reasons", "usage")}
+    if result.get("cost") is not None:
+        about["cost"] = result["cost"]
     about |= inner(message)  # a mixture that answered looks for its own advice there
     metadata = {**message.response_metadata, "mixture": about}
     return message.model_copy(update={"response_metadata": metadata})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from langchain_core.messages import BaseMessage
@@ -16,7 +18,7 @@ from langchain_mixture.advice import place_advice, turn_of
 from langchain_mixture.agents.resolve import Client, ResolvedAgent, resolved, resolver
 from langchain_mixture.errors import StepFailedError, counted
 from langchain_mixture.options import Options
-from langchain_mixture.plan import bounds_of, names_of
+from langchain_mixture.plan import answering_of, bounds_of, names_of
 from langchain_mixture.records import (
     Call,
     LLMCall,
@@ -28,12 +30,13 @@ from langchain_mixture.records import (
 )
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.handoffs import refused_handoffs
-from langchain_mixture.running.limits import Budget
+from langchain_mixture.running.limits import Budget, check_priced
 from langchain_mixture.running.run import Run
 from langchain_mixture.running.state import NOTHING, MixtureState
-from langchain_mixture.running.waiting import Quorum
+from langchain_mixture.running.waiting import Question, Quorum
 from langchain_mixture.secrets import describe, redact_error
 from langchain_mixture.steps.base import Step
+from langchain_mixture.steps.program import Steps, conditions_of, flat
 
 DEFAULT_TIMEOUT: Final = 300.0
 """Seconds per call to a model, or between two chunks of a streamed answer."""
@@ -54,12 +57,15 @@ class Layer:
     first: bool
     last: bool
     answering: bool
-    """Whether it is the last step that writes text, so that it writes the answer."""
+    """Whether its text may be the answer: nothing that writes must follow it."""
+    advised: bool
+    """Whether it is the first of these: the steps before it are its advisers."""
     options: Options
     answer_name: str | None
     """The name that the answer is given; None = its model's own."""
     steps_left: int
-    """The number of steps that make calls, from this one on."""
+    """The number of steps that make calls, from this one on. Neighbours that one
+    condition skips together count as one."""
 
     @property
     def branches(self) -> list[str]:
@@ -67,6 +73,11 @@ class Layer:
         if len(self.agents) < 2:
             return []
         return [f"{self.name}/{agent.label}" for agent in self.agents]
+
+    @property
+    def entries(self) -> list[str]:
+        """The nodes with which the step begins."""
+        return self.branches or [self.name]
 
     def before(self, state: MixtureState) -> Result:
         """Return the result of the steps before this one."""
@@ -108,7 +119,7 @@ class Layer:
             )
         with self.blamed(state):
             responses = self.before(state)["responses"]
-            if self.answering:
+            if self.advised:
                 run.advice = responses
             if self.answering or self.step.block(responses) is not None:
                 calls = self._placed_calls(state["messages"], responses, run)
@@ -137,10 +148,10 @@ class Layer:
         place = turn_of(messages) if about is None else about.at
         if about is not None and about.now is not None:
             place = about.now.at
-        past = about.past if about is not None and self.answering else ()
+        past = about.past if about is not None and self.advised else ()
         front = place_advice(messages[:place], past, self.step.block)
         alone = about is not None and not about.asks and about.now is None
-        if alone and self.answering:
+        if alone and self.advised:
             asked = Call(messages=list(messages), parents=[])
             return [asked] * min(1, len(self.agents))  # as if it were alone
         calls = self.step.calls(front, responses)
@@ -149,10 +160,10 @@ class Layer:
             return calls
         return [{**c, "messages": [*c["messages"], *behind]} for c in calls]
 
-    def superstep(self, run: Run) -> Superstep:
+    def superstep(self, state: MixtureState, run: Run) -> Superstep:
         """Return what the branches of this step share in a run."""
-        quorum = Quorum(self.step.quorum, self.step.grace, run.saved[self.name])
-        ours = Superstep(quorum, self.ends(run))
+        saved = run.saved.get(self.name, ())
+        ours = Superstep(self._quorum(state), self.ends(run), saved)
         # `setdefault` is atomic: sync branches begin in several threads at once.
         shared: Superstep = run.supersteps.setdefault(self.name, ours)
         return shared
@@ -190,13 +201,16 @@ class Layer:
         """
         calls = self.calls(state, run)
         asked = [index for index in range(len(calls)) if index not in have]
-        budget = Budget.of(self.options, self._spent(state))
+        with self.blamed(state):  # a function of prices may raise
+            budget = Budget.of(self.options, self._spent(state))
         attempts: dict[int, list[Attempt]] = {index: [] for index in asked}
+        settings = run.request.arguments
         # The budget is spent in this order: no fallback takes the place of an agent.
         first = [(index, self.agents[index]) for index in asked]
         fallbacks = [(index, agent) for index in asked for agent in self.fallbacks]
         for index, agent in [*first, *fallbacks]:
             streams = self._streams(agent)
+            arguments = {**agent.arguments, **(settings if self.answering else {})}
             attempt = Attempt(
                 agent=agent,
                 call=calls[index],
@@ -206,7 +220,7 @@ class Layer:
                 attempt=len(attempts[index]),
                 timeout=self._timeout(agent),
                 ends=ends,
-                refused=budget.spend(calls[index], agent),
+                refused=budget.spend(calls[index], agent, arguments),
                 streams=streams,
                 visible=streams or self.options.stream_proposals,
                 writes=self.step.answers,
@@ -236,29 +250,55 @@ class Layer:
                 return timeout
         return None if agent.is_graph else DEFAULT_TIMEOUT
 
-    def quorum_left(self, state: MixtureState) -> Quorum:
-        """Return the quorum for the calls that a resumed step repeats."""
-        have = sum(reply["error"] is None for reply in state.get("replies", []))
-        return Quorum(self.step.quorum, self.step.grace, have)
+    def _quorum(self, state: MixtureState) -> Quorum:
+        step = self.step
+        return Quorum(
+            # Where one call is made, there is no other that a condition could end.
+            step.quorum if len(self.agents) > 1 else None,
+            step.grace,
+            calls=range(len(self.agents)),
+            before=self.before(state)["responses"] if step.add else (),
+        )
+
+    def gathered(
+        self, state: MixtureState, run: Run
+    ) -> tuple[Quorum, Question | None, bool]:
+        """Return the step's quorum, once its branches have run.
+
+        Returns:
+            The quorum; the question to put to its condition, where replies come from a
+            checkpoint; and whether the branches ran in this process.
+        """
+        # Branches that ran in this process left their superstep in the run. After a
+        # resume only their replies are there, from the checkpoint.
+        shared: Superstep | None = run.supersteps.pop(self.name, None)
+        if shared is not None:
+            return shared.quorum, None, True
+        quorum = self._quorum(state)
+        question = None
+        for reply in state.get("replies", []):
+            question = quorum.take(reply, is_last=False) or question
+        return quorum, question, False
 
     def missing(
-        self, state: MixtureState, run: Run, ends: float | None
+        self, state: MixtureState, run: Run, quorum: Quorum, *, fresh: bool
     ) -> list[list[Attempt]]:
         """Return the attempts that the step's own node has to make.
 
         A step without branches makes all its calls here. After its branches have run,
         none is left. After a resume, the failed calls are made again; otherwise a
         thread whose calls all failed could never go on.
+
+        Args:
+            state: The state of the graph.
+            run: The run that the attempts belong to.
+            quorum: The step's quorum.
+            fresh: Whether the branches ran in this process.
         """
-        if not self.agents:
-            return []
-        # Branches that ran in this process left their superstep in the run. After a
-        # resume only their replies are there, from the checkpoint.
-        fresh = run.supersteps.pop(self.name, None) is not None
+        ends = self.ends(run)
         replies = state.get("replies", [])
         have = {r["index"] for r in replies if fresh or r["error"] is None}
-        met = self.step.quorum is not None and len(have) >= self.step.quorum
-        if (fresh and have) or met:
+        if not self.agents or (fresh and have) or quorum.is_met or quorum.error:
             return []
         return list(self.attempts(state, run, ends, have).values())
 
@@ -279,11 +319,15 @@ class Superstep:
     Args:
         quorum: The step's quorum.
         ends: When the step's share of the deadline ends, on the monotonic clock.
+        saved: The replies of branches that an earlier run has saved.
     """
 
-    def __init__(self, quorum: Quorum, ends: float | None) -> None:
+    def __init__(
+        self, quorum: Quorum, ends: float | None, saved: Sequence[Reply] = ()
+    ) -> None:
         self.quorum = quorum
         self.ends = ends
+        self._saved = saved
         self._attempts: dict[int, list[Attempt]] | None = None
         self._lock = threading.Lock()
 
@@ -294,11 +338,13 @@ class Superstep:
         with self._lock:
             if self._attempts is None:
                 self._attempts = make()
+                self.quorum.expect(self._attempts)
+                self.quorum.take_saved(self._saved)
             return self._attempts
 
 
 def layers_of(
-    steps: Sequence[Step],
+    steps: Steps,
     client: Client,
     options: Options,
     name: str | None = None,
@@ -308,22 +354,52 @@ def layers_of(
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
     """
+    steps = flat(steps)
     bounds = bounds_of(steps, options)
     resolve = resolver(client)
-    answering = max((k for k, step in enumerate(steps) if step.answers), default=-1)
-    return [
+    answering = answering_of(steps)
+    samples = _samples(steps)
+    parts = _parts(steps)
+    layers = [
         Layer(
             step=step,
             name=node,
             answer_name=name,
-            agents=resolved(step, bounds[k][0], node, resolve),
+            agents=resolved(step, bounds[k][0], node, resolve, samples[k]),
             most=bounds[k][1],
             fallbacks=resolved(step, step.fallbacks, node, resolve),
             first=k == 0,
             last=k == len(steps) - 1,
-            answering=k == answering,
+            answering=k in answering,
+            advised=k == min(answering, default=-1),
             options=options,
-            steps_left=sum(1 for agents, _ in bounds[k:] if agents),
+            steps_left=len({parts[n] for n in range(k, len(steps)) if bounds[n][0]}),
         )
         for k, (step, node) in enumerate(zip(steps, names_of(steps), strict=True))
     ]
+    check_priced([a for x in layers for a in (*x.agents, *x.fallbacks)], options)
+    return layers
+
+
+def _samples(steps: Sequence[Step]) -> list[Counter[str]]:
+    """Return the counter of samples of each step.
+
+    Steps that add share that of the step whose responses they add to, so that a prompt
+    cache gives no two samples of one model the same answer.
+    """
+    counters: list[Counter[str]] = []
+    writing: Counter[str] = Counter()
+    for step in steps:
+        if step.answers and not step.add:
+            writing = Counter()
+        counters.append(writing if step.answers else Counter())
+    return counters
+
+
+def _parts(steps: Sequence[Step]) -> list[int]:
+    """Return a number for each step; neighbours that share a condition share it."""
+    parts = [0]
+    for one, other in pairwise(steps):
+        shared = any(c in conditions_of(other) for c in conditions_of(one))
+        parts.append(parts[-1] + (not shared))
+    return parts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 from contextvars import Context, copy_context
@@ -24,6 +23,7 @@ from langchain_mixture.compat import (
     saver_of,
     takes_up,
 )
+from langchain_mixture.records import Reply
 from langchain_mixture.running.run import RUN, Run
 from langchain_mixture.running.state import (
     MixtureInput,
@@ -157,15 +157,13 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
         return {**(config or {}), "max_concurrency": needed}
 
 
-def _saved(state: StateSnapshot) -> Counter[str]:
-    """Count the answers that the branches of an unfinished step have saved."""
-    results = [task.result or {} for task in state.tasks]
-    return Counter(
-        reply["step"]
-        for result in results
-        for reply in result.get("replies", [])
-        if reply["error"] is None
-    )
+def _saved(state: StateSnapshot) -> dict[str, list[Reply]]:
+    """Return the replies that the branches of an unfinished step have saved."""
+    saved: dict[str, list[Reply]] = {}
+    for task in state.tasks:
+        for reply in (task.result or {}).get("replies", []):
+            saved.setdefault(reply["step"], []).append(reply)
+    return saved
 
 
 async def _parts(parts: Any, context: Context, config: Any) -> AsyncIterator[Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -17,16 +16,23 @@ from langchain_core.messages import (
     ToolMessage,
     message_chunk_to_message,
 )
-from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableConfig
 
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.callbacks import is_streamed
 from langchain_mixture.compat import saver_of
 from langchain_mixture.errors import counted, shown
-from langchain_mixture.records import Outcome, Reply, estimated
+from langchain_mixture.records import Outcome, Reply, Reported, estimated
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.endings import AT_LIMIT, cut_off, ending, refusal
+from langchain_mixture.running.reports import (
+    Reports,
+    inner_reports,
+    is_cached,
+    mixture_of,
+    model_of,
+    reported_by,
+)
 from langchain_mixture.running.waiting import GivenUpError, StoppedError, Wait
 from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
 
@@ -48,17 +54,15 @@ class Recorder:
         sign: Callable[[], None],
     ) -> None:
         self.reply: Reply
+        self.handlers: list[BaseCallbackHandler]
         self._attempt = attempt
         self._saver = saver_of(config)
         self._wait = wait
         self._started = time.time()
         self._clock = time.perf_counter()
-        self.handlers: list[BaseCallbackHandler] = [_Redactor(attempt.agent)]
-        # A chain or a graph may ask several models and return the last one's message.
-        self._heard: _Heard | None = None
-        if not attempt.agent.is_model:
-            self._heard = _Heard()
-            self.handlers.append(self._heard)
+        # An agent may ask several models, and fail after some of them have answered.
+        self._reports = Reports()
+        self.handlers = [_Redactor(attempt.agent), self._reports]
         self._signs: _SignsOfLife | None = None
         if attempt.streams and is_streamed(config):
             self._signs = _SignsOfLife(wait, sign)
@@ -67,14 +71,13 @@ class Recorder:
     def answered(self, output: object) -> None:
         """Record the agent's output: an answer, or a failure if it is none."""
         message = _message(output, self._attempt.agent)
-        if isinstance(output, str) and self._heard is not None:
-            message.response_metadata = self._heard.metadata_of(output)
+        if isinstance(output, str):
+            message.response_metadata = self._reports.metadata_of(output)
         reason = self._not_carried(message)
         if reason is not None:
             # Only the text and the tokens of such a message can be written down.
             message = AIMessage(message.text, usage_metadata=message.usage_metadata)
         problem = reason or _problem(message, self._attempt)
-        self._wait.has_answer = problem is None
         if problem is not None:  # it may quote the model's text
             problem = one_line(problem, self._attempt.agent.without_secrets)
         outcome: Outcome = "answered" if problem is None else "failed"
@@ -127,12 +130,8 @@ class Recorder:
         is_whole: bool = True,
     ) -> Reply:
         attempt = self._attempt
-        tokens = self._tokens(message)
-        if not tokens and outcome != "not asked":
-            # A failed call may have been billed: what was sent counts in any case.
-            written = [] if message is None else [message]
-            talk = [*attempt.call["messages"], *written]
-            tokens = {"estimated_tokens": estimated(talk)}
+        reported, cached = self._reported(message)
+        inner = mixture_of(message).get("usage") or {}
         # Where the step has nothing better, these are the answer, as of a plain model.
         keeps = error is None
         if message is not None and is_whole and not keeps:
@@ -140,7 +139,7 @@ class Recorder:
         # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
-        return {
+        reply: Reply = {
             "id": f"{attempt.step}/{attempt.index}",
             "text": "" if message is None else message.text,
             "agent": attempt.agent.name,
@@ -153,26 +152,52 @@ class Recorder:
             "error": error,
             "started": self._started,
             "time": time.perf_counter() - self._clock,
-            "in_tokens": tokens.get("input_tokens", 0),
-            "out_tokens": tokens.get("output_tokens", 0),
+            "in_tokens": sum(model["input_tokens"] for model in reported),
+            "out_tokens": sum(model["output_tokens"] for model in reported),
             "message": message if keeps and attempt.may_answer else None,
-            "estimated_tokens": tokens.get("estimated_tokens", 0),
+            "estimated_tokens": inner.get("estimated_tokens", 0),
             "cut_off": _cut_off(message) if error is None else None,
             "outcome": outcome,
             "reasons": _reasons(message) if error is None else [],
+            "reported": reported,
         }
-
-    def _tokens(self, message: AIMessage | None) -> Mapping[str, Any]:
-        """Return the reported tokens; empty if none were reported."""
-        usage: Mapping[str, Any] = {} if self._heard is None else self._heard.tokens
+        if cached:
+            reply["cached"] = True
+        elif not reported and not reply["estimated_tokens"] and outcome != "not asked":
+            # A failed call may have been billed: what was sent counts in any case.
+            written = 0 if message is None else estimated([message])
+            reply["estimated_out_tokens"] = written
+            reply["estimated_tokens"] = estimated(attempt.call["messages"]) + written
         if message is not None:
-            told = _of_mixture(message).get("usage") or message.usage_metadata or {}
-            # A mixture tells estimates, too; a chain may have asked others before it.
-            if told.get("total_tokens", 0) >= usage.get("total_tokens", 0):
-                usage = told or usage
-        # Zeros alone count as no report. Zeros with a cost are core's own, for an
-        # answer from the prompt cache, which is free (langchain-core 1.8.3).
-        return usage if any(usage.values()) or "total_cost" in usage else {}
+            _add_model(reply, message)
+        return reply
+
+    def _reported(self, message: AIMessage | None) -> tuple[list[Reported], bool]:
+        """Return the tokens that models reported, and whether a cache answered."""
+        said = self._reports.messages
+        is_own = self._attempt.agent.is_model or not said
+        if message is not None and is_own and not mixture_of(message):
+            said = [message]
+        reported = reported_by(said)
+        if message is not None:
+            # A chain may return what a client without callbacks wrote, and a mixture
+            # may have asked one.
+            told = inner_reports(message) or reported_by([message])
+            if _total(told) > _total(reported):
+                reported = told
+        return reported, bool(said) and not reported and all(map(is_cached, said))
+
+
+def _total(reported: list[Reported]) -> int:
+    return sum(model["total_tokens"] for model in reported)
+
+
+def _add_model(reply: Reply, message: AIMessage) -> None:
+    name, provider = model_of(message)
+    if name is not None:
+        reply["model_name"] = name
+    if provider is not None:
+        reply["model_provider"] = provider
 
 
 def _hint(error: str, attempt: Attempt) -> str:
@@ -185,14 +210,8 @@ def _hint(error: str, attempt: Attempt) -> str:
     return ""
 
 
-def _of_mixture(message: AIMessage) -> Mapping[str, Any]:
-    """Return the `mixture` metadata of an agent that is a mixture; else empty."""
-    metadata = message.response_metadata.get("mixture")
-    return metadata if isinstance(metadata, dict) else {}
-
-
 def _reasons(message: AIMessage | None) -> list[str]:
-    inner = {} if message is None else _of_mixture(message)
+    inner = mixture_of(message)
     if inner.get("status") != "degraded":
         return []
     return [one_line(str(reason)) for reason in inner.get("reasons", ())]
@@ -200,7 +219,7 @@ def _reasons(message: AIMessage | None) -> list[str]:
 
 def _cut_off(message: AIMessage | None) -> str | None:
     # A mixture has decided for itself what a call of its own that was cut off means.
-    if message is None or _of_mixture(message):
+    if message is None or mixture_of(message):
         return None
     return cut_off(message)
 
@@ -213,44 +232,6 @@ def _log_traceback(error: BaseException, attempt: Attempt) -> None:
         logger.debug("%s: %s failed\n%s", attempt.step, attempt.agent.name, told)
 
 
-class _Heard(BaseCallbackHandler):
-    """Hears the models in a chain or a graph: their tokens, and the last message."""
-
-    # Without it, core runs a sync handler in the event loop's thread pool, which calls
-    # that hang may fill: the run would hang too (langchain-core 1.8.3).
-    # `test_limits.py` holds it.
-    run_inline = True
-    ignore_chat_model = True  # as in `_Redactor`
-
-    def __init__(self) -> None:
-        self.tokens: dict[str, int] = {}
-        """As `usage_metadata`; empty if none were reported."""
-        self._last: AIMessage | None = None
-        self._lock = threading.Lock()
-
-    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        for generation in response.generations[0][:1]:
-            message = getattr(generation, "message", None)
-            if isinstance(message, AIMessage):
-                with self._lock:
-                    self._hear(message)
-
-    def _hear(self, message: AIMessage) -> None:
-        self._last = message
-        usage: Mapping[str, Any] = message.usage_metadata or {}
-        if _of_mixture(message):
-            usage = {}  # its total; each of its models has been heard
-        for key in ("input_tokens", "output_tokens", "total_tokens", "total_cost"):
-            if key in usage:
-                self.tokens[key] = self.tokens.get(key, 0) + usage[key]
-
-    def metadata_of(self, text: str) -> dict[str, Any]:
-        """Return the metadata of the message that a parser made this text of."""
-        if self._last is None or self._last.text != text:
-            return {}
-        return dict(self._last.response_metadata)
-
-
 class Guard(BaseCallbackHandler):
     """Stops a sync call that was given up from making another request.
 
@@ -258,7 +239,7 @@ class Guard(BaseCallbackHandler):
     or a fallback would ask again.
     """
 
-    run_inline = True  # as in `_Heard`
+    run_inline = True  # as in `Reports`
     raise_error = True  # without it, core logs the error and makes the request
 
     def __init__(self, wait: Wait) -> None:
@@ -278,7 +259,7 @@ class _SignsOfLife(BaseCallbackHandler):
     fail unseen. A token of an abandoned call raises, which ends the model's stream.
     """
 
-    run_inline = True  # as in `_Heard`
+    run_inline = True  # as in `Reports`
     raise_error = True  # without it, core logs the error and the stream goes on
 
     def __init__(self, wait: Wait, sign: Callable[[], None]) -> None:
@@ -331,7 +312,7 @@ class _SignsOfLife(BaseCallbackHandler):
 class _Redactor(BaseCallbackHandler):
     """Removes keys from an error before a trace records it."""
 
-    run_inline = True  # as in `_Heard`; a tracer must also find the error redacted
+    run_inline = True  # as in `Reports`; a tracer must also find the error redacted
     # Without it, core writes all messages out as text for each call, because a handler
     # without `on_chat_model_start` gets them that way (langchain-core 1.8.3).
     ignore_chat_model = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from langchain_core.callbacks import (
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 
-from langchain_mixture.records import Response
+from langchain_mixture.records import Reply, Response
 from langchain_mixture.running.request import Request
 from langchain_mixture.running.waiting import WAIT, Gate, Wait
 
@@ -77,13 +76,15 @@ class Run:
     """When the run must end, on the monotonic clock; None = no limit, or not set."""
     supersteps: dict[str, Any] = field(default_factory=dict)
     """The shared state of each step's branches, by step name, until it gathers."""
-    saved: Counter[str] = field(default_factory=Counter)
-    """The answers of a step that an earlier run had saved, by step name."""
+    saved: dict[str, list[Reply]] = field(default_factory=dict)
+    """The replies of a step's branches that an earlier run had saved, by step name."""
     errors: dict[tuple[str, int, int], Exception] = field(default_factory=dict)
     """What failed calls raised, by step, call and attempt, without keys. A checkpoint
     holds their words alone."""
     answer_usage: UsageMetadata | None = None
     """Tokens of the call that wrote the answer; None = not reported, or not done."""
+    doubts: dict[str, Exception] = field(default_factory=dict)
+    """What the condition of a step raised, by step name, until that step fails."""
     waits: set[Wait] = field(default_factory=set)
     """The sync calls in flight; `cancel` puts an end to their waiting."""
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)

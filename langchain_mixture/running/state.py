@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Final
 
 from langchain_core.messages import AIMessage, AnyMessage, MessageLikeRepresentation
-from langgraph.channels import Topic
+from langgraph.channels import EphemeralValue, Topic
 from langgraph.graph import add_messages
 from langgraph.types import Command
 from typing_extensions import TypedDict
@@ -47,6 +47,10 @@ class MixtureState(MixtureOutput):
     """The replies of a step's branches, until the step's own node has run."""
     answers: dict[str, AIMessage]
     """The models' own messages, by response id, until the answer is chosen."""
+    # It lasts one superstep, as the Topic above.
+    doubted: Annotated[str, EphemeralValue]
+    """The name of a step whose condition raised an error; the step is entered, and
+    fails. After a resume it asks its condition itself."""
 
 
 def check_input(value: object) -> None:

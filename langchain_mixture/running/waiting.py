@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 import threading
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import cast
 
 from langchain_mixture.errors import counted
+from langchain_mixture.records import Reply, Response, answered
+from langchain_mixture.steps.base import Condition
+from langchain_mixture.steps.program import name_of_condition
 
 
 class GivenUpError(Exception):
@@ -25,30 +32,62 @@ class StoppedError(BaseException):
     """
 
 
+@dataclass(frozen=True)
+class Question:
+    """A condition, and what it is asked about."""
+
+    condition: Condition
+    responses: Sequence[Response]
+    pending: Sequence[int] | None = None
+    """The places that open calls would take; None = the step is not a quorum's."""
+
+    def ask(self) -> bool | Awaitable[bool]:
+        """Return the condition's answer, which may have to be awaited."""
+        if self.pending is None or not _takes_pending(self.condition):
+            return self.condition(self.responses)
+        return self.condition(self.responses, pending=self.pending)
+
+
+def _takes_pending(condition: Condition) -> bool:
+    try:
+        return "pending" in inspect.signature(condition).parameters
+    except ValueError:  # some built-in functions have no readable signature
+        return False
+
+
 class Quorum:
-    """How many answers of one step are enough, shared by the calls of the step.
+    """Which answers of one step are enough, shared by the calls of the step.
 
     Args:
-        needed: The number of answers; None = all calls are waited for.
+        needed: The number of answers, or a condition; None = all calls are waited for.
         grace: Seconds that the other calls still have once the quorum is met.
-        have: The answers that a resumed step has already; where they are enough, no
-            call begins.
+        calls: The positions of the step's calls.
+        before: The responses that stand in front of the answers.
 
     Example:
         >>> quorum = Quorum(1, grace=0.0)
-        >>> with Wait(None, None, quorum).held(lambda: None) as wait:
-        ...     wait.has_answer = True
+        >>> quorum.take({"index": 0, "error": None})
         >>> quorum.is_closed()
         True
     """
 
-    def __init__(self, needed: int | None, grace: float, have: int = 0) -> None:
-        is_met = needed is not None and have >= needed
+    def __init__(
+        self,
+        needed: int | Condition | None,
+        grace: float,
+        calls: Iterable[int] = (),
+        before: Sequence[Response] = (),
+    ) -> None:
         self.needed = needed
-        self.closes_at = time.monotonic() if is_met else None
+        self.closes_at: float | None = None
         """When the other calls are given up, on the monotonic clock; None = not yet."""
+        self.error: Exception | None = None
+        """The error that the condition raised; it is not asked again."""
+        self._about_saved: Question | None = None
         self._grace = grace
-        self._answers = have
+        self._open = set(calls)
+        self._before = before
+        self._answers: dict[int, Reply] = {}
         self._waits: set[Wait] = set()
         self._lock = threading.Lock()
 
@@ -57,9 +96,28 @@ class Quorum:
         return self.closes_at is not None and time.monotonic() >= self.closes_at
 
     @property
+    def is_met(self) -> bool:
+        """Whether the answers so far are enough."""
+        return self.closes_at is not None
+
+    @property
     def met(self) -> str:
         """What a call is told that it does not need: `2 others had answered`."""
+        if callable(self.needed):
+            return f"{name_of_condition(self.needed)} was true of the answers before it"
         return f"{counted(self.needed or 0, 'other')} had answered"
+
+    @property
+    def name(self) -> str:
+        """How reasons call it: `quorum of 2`, or by its condition."""
+        if callable(self.needed):
+            return f"quorum {name_of_condition(self.needed)}"
+        return f"quorum of {self.needed}"
+
+    def expect(self, calls: Iterable[int]) -> None:
+        """Take these calls for all that the step makes."""
+        with self._lock:
+            self._open.intersection_update(calls)
 
     def enter(self, wait: Wait) -> None:
         """Count a call among those that the quorum can end."""
@@ -67,14 +125,77 @@ class Quorum:
             self._waits.add(wait)
 
     def leave(self, wait: Wait) -> None:
-        """Take a call out; where its answer meets the quorum, wake the others."""
+        """Take a call out of those that the quorum can end."""
         with self._lock:
             self._waits.discard(wait)
-            self._answers += wait.has_answer
-            met = wait.has_answer and self._answers == self.needed
-            if met:
-                self.closes_at = time.monotonic() + self._grace
-            others = list(self._waits) if met else []
+
+    def take(self, reply: Reply, *, is_last: bool = True) -> Question | None:
+        """Count the reply to a call, which may meet the quorum.
+
+        Args:
+            reply: The reply.
+            is_last: Whether the call is over, and no fallback is left for it.
+
+        Returns:
+            The question to be put to the condition, outside of any lock; its answer
+            goes to `hear`. None if there is nothing to ask.
+        """
+        index = reply["index"]
+        with self._lock:
+            if is_last:
+                self._open.discard(index)
+            if reply["error"] is not None:
+                return None
+            self._answers[index] = reply
+            if callable(self.needed):
+                return None if self.is_met or self.error else self._question()
+            met = len(self._answers) == self.needed
+        if met:
+            self._close(self._grace)
+        return None
+
+    def take_saved(self, replies: Iterable[Reply]) -> None:
+        """Count replies that an earlier run had saved.
+
+        Where they meet the quorum, no call begins, whatever the grace.
+        """
+        for reply in replies:
+            self._about_saved = self.take(reply) or self._about_saved
+        if self.is_met:
+            self.closes_at = time.monotonic()
+
+    @property
+    def about_saved(self) -> Question | None:
+        """The question about saved replies, which a call asks before it begins."""
+        return None if self.is_met or self.error else self._about_saved
+
+    def hear(self, answer: bool | Exception, *, of_saved: bool = False) -> None:
+        """Take a condition's answer, or the error that it raised.
+
+        Args:
+            answer: The answer, or the error.
+            of_saved: Whether it was asked about saved replies, which leave no grace.
+        """
+        if isinstance(answer, Exception):
+            self.error = self.error or answer
+        elif answer:
+            self._close(0.0 if of_saved else self._grace)
+
+    def _question(self) -> Question:
+        have = sorted(self._answers)
+        start = len(self._before)
+        responses = answered([self._answers[index] for index in have])
+        places = [start + bisect(have, index) for index in sorted(self._open)]
+        return Question(
+            cast("Condition", self.needed), [*self._before, *responses], places
+        )
+
+    def _close(self, grace: float) -> None:
+        with self._lock:
+            if self.closes_at is not None:
+                return
+            self.closes_at = time.monotonic() + grace
+            others = list(self._waits)
         for other in others:
             other.wake()
 
@@ -98,7 +219,6 @@ class Wait:
     ) -> None:
         self.is_over = False
         """Whether nobody waits any longer; what the call still says is not heard."""
-        self.has_answer = False
         self.wake: Callable[[], None] = lambda: None
         """Called when the limit has changed."""
         self.on_end: list[Callable[[], None]] = []

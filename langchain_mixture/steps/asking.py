@@ -16,7 +16,7 @@ from langchain_mixture.errors import shown as error_shown
 from langchain_mixture.records import Call, Kept, Reply, Response, answered
 from langchain_mixture.runnables import name_of
 from langchain_mixture.steps import prompts
-from langchain_mixture.steps.base import Agent, Place, Prompt, Timeout, View
+from langchain_mixture.steps.base import Agent, Condition, Place, Prompt, Timeout, View
 from langchain_mixture.steps.checks import SHOWING, CheckedStep
 from langchain_mixture.steps.ranking import ranking
 
@@ -86,8 +86,9 @@ def _without_analysis(responses: Sequence[Response]) -> list[Response]:
 class Propose(CheckedStep):
     """Ask each agent the conversation as it is; the proposals replace what was there.
 
-    The same agent several times gives as many distinct samples. Mixture-of-Agents,
-    Wang et al. 2024, arXiv 2406.04692.
+    The same agent several times gives as many distinct samples. With `add=True` the
+    proposals are put behind what was there: so a panel is asked in waves, and `unless`
+    ends it early. Mixture-of-Agents, Wang et al. 2024, arXiv 2406.04692.
 
     Example:
         >>> len(Propose(["openai:gpt-4o"] * 6, temp=0.7).agents)
@@ -113,13 +114,21 @@ class Propose(CheckedStep):
     view: View | None = None
     """What the agents are shown of the conversation: a function or Runnable from
     messages to messages, such as `trim_messages(...)` or `without_tools`."""
-    quorum: int | None = None
-    """How many answers are enough; None = all calls are waited for."""
+    quorum: int | Condition | None = None
+    """How many answers are enough, or a condition; None = all calls are waited for."""
     grace: float = 0.0
     """Seconds that the other calls still have when the quorum is met."""
+    add: bool = False
+    """Whether the responses that were there stay, in front of the proposals. Where all
+    calls fail, the run goes on with them, whatever `on_failure`."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
-        return self.agents, len(self.agents)
+        return self.agents, len(self.agents) + (n if self.add else 0)
+
+    def keep(
+        self, responses: Sequence[Response], replies: Sequence[Reply]
+    ) -> list[Response]:
+        return [*(responses if self.add else ()), *answered(replies)]
 
     def calls(
         self, conversation: Sequence[BaseMessage], responses: Sequence[Response]
@@ -179,8 +188,8 @@ class Synthesize(CheckedStep):
     responses_in: Place = "conversation"
     """Where the responses stand: joined to the user's message, for prompt caches, or
     "system", in the system message."""
-    quorum: int | None = None
-    """How many answers are enough; None = all calls are waited for."""
+    quorum: int | Condition | None = None
+    """How many answers are enough, or a condition; None = all calls are waited for."""
     grace: float = 0.0
     """Seconds that the other calls still have when the quorum is met."""
     of: int | None = None
@@ -316,8 +325,8 @@ class Refine(CheckedStep):
     responses_in: Place = "conversation"
     """Where the responses stand: joined to the user's message, for prompt caches, or
     "system", in the system message."""
-    quorum: int | None = None
-    """How many answers are enough; None = all calls are waited for."""
+    quorum: int | Condition | None = None
+    """How many answers are enough, or a condition; None = all calls are waited for."""
     grace: float = 0.0
     """Seconds that the other calls still have when the quorum is met."""
 

@@ -42,6 +42,12 @@ The default of a step is the mixture's timeout. The default of a mixture is 300 
 for models and no limit for agents that are graphs."""
 
 
+Condition: TypeAlias = Callable[..., bool | Awaitable[bool]]
+"""A function of the responses, in the order of the list, sync or async: whether they
+are enough. As a quorum, one with the parameter `pending` is also given the open calls,
+each as the place in the responses that its answer would take."""
+
+
 class Step:
     """The base class of steps. Every method has a default; override what differs.
 
@@ -51,8 +57,8 @@ class Step:
 
     `calls` must be pure. It may run more than once, for example after a resume, and
     must return the same calls for the same arguments. It may return no calls at all;
-    the default `keep` then passes on the responses that the step was given. A pipeline
-    has no loops: to repeat steps, repeat them in the list.
+    the default `keep` then passes on the responses that the step was given. To repeat
+    steps, repeat them in the list, or use `until`.
 
     Example:
         ```python
@@ -102,10 +108,15 @@ class Step:
     """Agents to ask in turn if the step's call fails."""
     timeout: Timeout = "default"
     """Seconds per call; None = no limit; "default" = the mixture's."""
-    quorum: int | None = None
-    """The number of answers that is enough; None = wait for all calls."""
+    quorum: int | Condition | None = None
+    """The number of answers that is enough, or a condition; None = wait for all."""
     grace: float = 0.0
     """Seconds that the other calls have left once the quorum is met."""
+    unless: Condition | None = None
+    """The step is skipped where this is true of the responses that it would be given.
+    The step before it asks; the first step is never skipped."""
+    add: bool = False
+    """Whether `keep` also returns the responses that the step was given."""
 
     def bounds(self, n: int) -> tuple[Sequence[Agent], int]:
         """Return the agents that the step may ask, and the most responses it may keep.

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import KW_ONLY, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Final, Self, cast
 
 from langchain_core.prompts import ChatPromptTemplate
@@ -17,7 +17,7 @@ from langchain_core.runnables import Runnable
 from langchain_mixture.errors import InvalidMixtureError, meant, refuse, shown
 from langchain_mixture.runnables import name_of
 from langchain_mixture.secrets import one_line
-from langchain_mixture.steps.base import Step
+from langchain_mixture.steps.base import Agent, Condition, Step
 
 
 def _is_count(value: object) -> bool:
@@ -39,6 +39,14 @@ def _is_agent(value: object) -> bool:
 
 def _are_agents(value: object) -> bool:
     return isinstance(value, list | tuple) and all(map(_is_agent, value))
+
+
+def _is_condition(value: object) -> bool:
+    # A class is called to make a condition: `agreed` in place of `agreed()`.
+    return callable(value) and not isinstance(value, type)
+
+
+_CONDITION = "a condition: a function of the responses, such as agreed()"
 
 
 _AGENT = (
@@ -86,7 +94,23 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n": (_is_count, "a whole number >= 1"),
     "layers": (lambda v: _is_count(v) and v >= 2, "a whole number >= 2"),
     "rate": (lambda v: _is_number(v, 0, 1), "a probability in [0, 1]"),
-    "quorum": _COUNT_OR_NONE,
+    "quorum": (
+        lambda v: v is None or _is_count(v) or _is_condition(v),
+        f"None, a whole number >= 1, or {_CONDITION}",
+    ),
+    "unless": (lambda v: v is None or _is_condition(v), f"None or {_CONDITION}"),
+    "condition": (_is_condition, _CONDITION),
+    "cheap": (
+        lambda v: _are_agents(v) and len(v) > 1,
+        f"a list of two or more: {_AGENT}",
+    ),
+    "strong": (_is_agent, _AGENT),
+    "waves": (
+        lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(map(_is_count, v)),
+        "a list of one or more whole numbers >= 1",
+    ),
+    "most": (_is_count, "a whole number >= 1"),
+    "add": (lambda v: isinstance(v, bool), "True or False"),
     "grace": (lambda v: _is_number(v, 0), "seconds, 0 or more"),
     "deadline": (
         lambda v: v is None or (_is_number(v, 0) and v > 0),
@@ -94,6 +118,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "max_calls": _COUNT_OR_NONE,
     "max_total_tokens": _COUNT_OR_NONE,
+    "max_cost": (
+        lambda v: v is None or (_is_number(v, 0) and v > 0),
+        "None or US dollars > 0",
+    ),
     "on_failure": (lambda v: v in ("raise", "keep"), '"raise", "keep"'),
     "seed": (lambda v: v is None or isinstance(v, int), "None or a whole number"),
     "fn": (callable, "a function of one text, sync or async"),
@@ -152,9 +180,10 @@ def brief(thing: Any) -> str:
         >>> brief(Take(2))
         'Take(n=2)'
     """
+    told = sorted(fields(thing), key=lambda field: field.name == "unless")  # last
     named = [
         text
-        for field in fields(thing)
+        for field in told
         if (value := getattr(thing, field.name)) != field.default
         for text in _told(field.name, value)
     ]
@@ -165,8 +194,14 @@ SHOWING: Final = frozenset({"responses", "text"})
 """What a prompt says where a model is to be shown responses."""
 
 
+@dataclass(frozen=True, repr=False)
 class CheckedStep(Step):
     """A step of this package: its fields are checked when it is constructed."""
+
+    _: KW_ONLY
+    unless: Condition | None = None
+    """The step is skipped where this is true of the responses that it would be given;
+    None = never. The first step is never skipped."""
 
     variables: ClassVar[frozenset[str]] = frozenset(
         {"responses", "query", "messages", "analysis"}
@@ -189,16 +224,17 @@ class CheckedStep(Step):
 
     def __post_init__(self) -> None:
         check_fields(self, type(self).__name__)
-        for field in fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
+        for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "prompt" and value is not field.default:
                 self._check_prompt(value)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
-        agents = getattr(self, "agents", None)
-        if self.quorum and agents and self.quorum > len(agents) and not self._by_n:
+        agents: Sequence[Agent] = getattr(self, "agents", ())
+        quorum = self.quorum if isinstance(self.quorum, int) else 0
+        if agents and quorum > len(agents) and not self._by_n:
             raise InvalidMixtureError(
-                f"{type(self).__name__}: quorum is {self.quorum}; allowed: at most "
+                f"{type(self).__name__}: quorum is {quorum}; allowed: at most "
                 f"{len(agents)}, the number of agents."
             )
 
