@@ -23,7 +23,12 @@ from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.handoffs import refused_handoffs
 from langchain_mixture.running.reply import Guard, Recorder
 from langchain_mixture.running.routing import atold, told
-from langchain_mixture.running.waiting import WAIT, Quorum, Wait
+from langchain_mixture.running.waiting import (
+    WAIT,
+    Quorum,
+    StoppedError,
+    Wait,
+)
 from langchain_mixture.threads import begun
 
 
@@ -179,6 +184,13 @@ def _recorded(
                 yield
         except GraphBubbleUp:  # an interrupt, for one
             raise
+        except StoppedError as stop:
+            model_error = stop.__cause__
+            recorder.failed(
+                model_error
+                if isinstance(model_error, Exception)
+                else RuntimeError(str(stop))
+            )
         except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
             recorder.failed(error)
 

@@ -33,7 +33,7 @@ from langchain_mixture.running.reports import (
     model_of,
     reported_by,
 )
-from langchain_mixture.running.waiting import GivenUpError, Wait
+from langchain_mixture.running.waiting import GivenUpError, StoppedError, Wait
 from langchain_mixture.secrets import describe, in_texts, one_line, redact_error
 
 logger = logging.getLogger("langchain_mixture")
@@ -247,7 +247,7 @@ class Guard(BaseCallbackHandler):
 
     def on_chat_model_start(self, *_: Any, **__: Any) -> None:
         if self._wait.is_over:
-            raise RuntimeError("the call was given up")
+            raise StoppedError("the call was given up")
 
     on_llm_start = on_retry = on_chat_model_start
 
@@ -266,6 +266,7 @@ class _SignsOfLife(BaseCallbackHandler):
         self._wait = wait
         self._sign = sign
         self._parents: set[Any] = set()
+        self._error: BaseException | None = None
         self.seen = False
 
     def on_chat_model_start(
@@ -276,9 +277,15 @@ class _SignsOfLife(BaseCallbackHandler):
         # user would read two answers in one. Models further down are an inner
         # mixture's.
         if self.seen and parent_run_id in self._parents:
-            raise RuntimeError("the streamed answer broke off")
+            raise StoppedError("the streamed answer broke off") from self._error
         if not self._parents:
             self._parents.add(parent_run_id)
+
+    def on_llm_error(
+        self, error: BaseException, *, parent_run_id: Any = None, **kwargs: Any
+    ) -> None:
+        if parent_run_id in self._parents:
+            self._error = error
 
     def on_llm_new_token(
         self, token: Any, *, parent_run_id: Any = None, chunk: Any = None, **kwargs: Any
@@ -297,7 +304,7 @@ class _SignsOfLife(BaseCallbackHandler):
 
     def _on_chunk(self, parent_run_id: Any, has_content: bool) -> None:
         if self._wait.is_over:
-            raise RuntimeError("the call was given up")
+            raise StoppedError("the call was given up")
         self.seen = self.seen or (has_content and parent_run_id in self._parents)
         self._sign()
 

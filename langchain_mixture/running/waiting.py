@@ -24,6 +24,14 @@ class GivenUpError(Exception):
     """A call was not waited for any longer: the quorum was met, or time is up."""
 
 
+class StoppedError(BaseException):
+    """A callback ends the call that it listens to.
+
+    It is no `Exception`: core would log it as a fault of the callback, and a retry or a
+    fallback around the model would ask once more (langchain-core 1.8.3).
+    """
+
+
 @dataclass(frozen=True)
 class Question:
     """A condition, and what it is asked about."""
