@@ -8,6 +8,8 @@ UV := .venv-uv/bin/uv
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadgroup
 export PIP_ROOT_USER_ACTION := ignore
+# uv trusts what the machine trusts, as pip does.
+export UV_SYSTEM_CERTS := true
 # Keep compiled tests, wherever this is switched off: else each worker compiles its own.
 export PYTHONDONTWRITEBYTECODE :=
 
