@@ -366,13 +366,12 @@ def test_builtin_tool(bench: Bench, owner: SetUp, adviser: SetUp) -> None:
     owners_stub, model = bench.model(owner)
     advisers_stub, other = bench.model(adviser)
     advisers_stub.replay([ION])
-    tools: list[Any] = [owner.builtin]
     owners_stub.replay([ION])
-    model.bind_tools(tools).invoke(QUESTION)
+    model.bind_tools([dict(owner.builtin or {})]).invoke(QUESTION)
     wanted = owners_stub.bodies[0]["tools"]
     owners_stub.replay([ION])
-    mixture = ChatMixture([Propose([other]), Aggregate(model)]).bind_tools(tools)
-    answer = mixture.invoke(QUESTION)
+    mixture = ChatMixture([Propose([other]), Aggregate(model)])
+    answer = mixture.bind_tools([dict(owner.builtin or {})]).invoke(QUESTION)
     assert owners_stub.bodies[0]["tools"] == wanted
     assert not advisers_stub.bodies[0].get("tools")
     report = answer.response_metadata["mixture"]
