@@ -169,7 +169,7 @@ async def test_recursive_fuses_random_groups_of_the_last_round() -> None:
 async def test_panel_vote_counts_and_keeps_the_first_of_the_winner() -> None:
     """A call a member, none of a judge; the answer is a member's own, unchanged."""
     client = models(a="(B)", b="The answer is (C).", c="C", d="I cannot tell.")
-    steps = panel_vote(["a", "b", "c", "d"], letter)
+    steps = panel_vote(["a", "b", "c", "d"], letter, stop=False)
     assert count_calls(steps) == 4
     text, history = await run(steps, QUESTION, client)
     assert text == "The answer is (C)."
@@ -185,7 +185,7 @@ async def test_panel_vote_counts_and_keeps_the_first_of_the_winner() -> None:
         (lambda: recursive(["a"], 4, 2, 0), "recursive: rounds is 0"),
         (lambda: recursive([], 4, 2, 1), "recursive: agents is []"),
         (lambda: fusion([], "a"), "Propose: agents is []"),
-        (lambda: panel_vote(["a"], "letter"), "Majority: key is 'letter'"),  # type: ignore[arg-type]
+        (lambda: panel_vote(["a"], "letter"), "panel_vote: key is 'letter'"),  # type: ignore[arg-type]
         (lambda: council([], "a"), "Propose: agents is []"),
     ],
     ids=["samples", "of", "rounds", "agents", "panel", "key", "council"],
@@ -228,7 +228,7 @@ async def test_a_panels_vote_on_real_answers_is_the_plurality_of_their_letters()
         return lambda asked: questions[asked[-1].text]["replies"][name]["text"]
 
     client = {name: Scripted(model=name, script=replay(name)) for name in FOUR}
-    graph = create_mixture(panel_vote(FOUR, letter), client=client)
+    graph = create_mixture(panel_vote(FOUR, letter, stop=False), client=client)
     for question, row in questions.items():
         state = await graph.ainvoke({"messages": [("user", question)]})
         texts = [row["replies"][name]["text"] for name in FOUR]
