@@ -97,10 +97,7 @@ def advised(messages: Sequence[BaseMessage], consult: Consult, by: str) -> Advis
         now = Advice(at, responses)
     # Earlier advice stands for good where it was given: the last of each turn, where it
     # is asked for once a turn; else all of it.
-    given = {
-        turn_of(messages[:index]) if consult == "turn" else index: Advice(at, r)
-        for index, at, r in found
-    }
+    given = {at: Advice(at, responses) for _, at, responses in found}
     if consult == "turn":
         given.pop(turn, None)
     past = [advice for advice in given.values() if advice != now]

@@ -264,13 +264,11 @@ class ChatMixture(GraphChatModel):
             first = next((k for k, x in enumerate(layers) if x.advised), 0)
             # The graph from there on cannot skip the step that it begins with.
             has_advisers = first > 0 and layers[first].step.unless is None
-            self._built = _Built(
-                key,
-                layers,
-                build(layers, name=name),
-                build(layers[first:], input_schema=AdvisedInput, name=name),
-                fingerprint(name, layers) if has_advisers else "",
-            )
+            self._built = _Built(key, layers, build(layers, name=name))
+            if has_advisers:
+                rest = build(layers[first:], input_schema=AdvisedInput, name=name)
+                self._built.advised = rest
+                self._built.by = fingerprint(name, layers)
         return self._built
 
     def _answering(self) -> list[ResolvedAgent]:
