@@ -169,6 +169,7 @@ ROOMS = [
     {"model"},
     {"chat", "middleware"},
     {"__init__"},
+    {"seeing"},
     {"evaluation"},
     {"cli"},
 ]
@@ -263,8 +264,14 @@ def test_every_block_in_a_docstring_runs(
         *("docs/programs.md", "docs/agents.md", "docs/seeing.md"),
     ],
 )
-def test_every_block_of_a_document_runs(document: str, openai_on_loopback: Any) -> None:
+def test_every_block_of_a_document_runs(
+    document: str,
+    openai_on_loopback: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The blocks run, one after the other, as a reader would run them."""
+    monkeypatch.chdir(tmp_path)
     space: dict[str, Any] = {"__name__": document}
     code = blocks((ROOT / document).read_text())
     assert len(code) >= 2

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from langchain_mixture.errors import counted
 from langchain_mixture.prices import in_dollars
@@ -145,6 +145,8 @@ class _Section:
             if len({other["root"] for other in self.runs}) < len(self.runs):
                 around = f" of {run['root_name']}" if run["root_name"] else ""
                 parts.insert(1, f"turn {self.turn}{around}")
+        if run["responses"]:
+            parts.append(f"starts from {counted(len(run['responses']), 'response')}")
         if run["parent"] is not None:
             parts.append("inside")
         return " · ".join(filter(None, parts))
@@ -218,7 +220,7 @@ class _Section:
             "dense": len(calls) > DENSE,
             "cards": [self._card(call) for call in calls],
             "left": self._left(kept) if kept and not calls else [],
-            "note": _note(note) if note else "",
+            "note": "" if note is None or _is_count(note) else _note(note),
         }
 
     def _said(
@@ -290,7 +292,10 @@ class _Section:
         written = [c for c in self.run["calls"] if c["call"] == response]
         for call in reversed(written):
             return {"anchor": self._anchor(call), "label": self._who(call)}
-        return {"anchor": self.places[self.run["id"]], "label": response}
+        # One of an earlier run, from which this one starts.
+        started = (r["agent"] for r in self.run["responses"] if r["id"] == response)
+        anchor = self.places[self.run["id"]]
+        return {"anchor": anchor, "label": next(started, response)}
 
     def _inner(self, call: RecordedCall) -> list[dict[str, str]]:
         around = {"run": self.run["id"], "call": call["call"]}
@@ -324,8 +329,16 @@ class _Section:
             if not set(ids) & set(later["given"]):
                 break  # it wrote its own from them
             if call["call"] not in ids:
-                return "warn", f"dropped by {later['step']}"
+                return self._dropped(call, later)
         return "good", "kept"
+
+    def _dropped(self, call: RecordedCall, step: Mapping[str, Any]) -> tuple[str, str]:
+        """Return how a step dropped a response; most voters lose none of their vote."""
+        notes = [row["note"] for row in step["rows"] if _is_count(row.get("note"))]
+        if not notes:
+            return "warn", f"dropped by {step['step']}"
+        outvoted = call["call"] in notes[0].get("minority", [])
+        return ("warn", "outvoted") if outvoted else ("good", "voted for the answer")
 
     # -- Time --------------------------------------------------------------------------
 
@@ -349,7 +362,7 @@ class _Section:
         lanes = []
         for step in self.run["steps"]:
             calls = [c for c in self._calls(step["name"]) if c["asked"] is not None]
-            if not calls:
+            if not calls or len(self.run["calls"]) < 2:
                 continue
             thick = 10 if len(calls) <= 6 else 5 if len(calls) <= 20 else 2
             gap = 3 if thick > 2 else 1
@@ -392,11 +405,9 @@ class _Section:
         for kept in self.run["kept"]:
             for row in kept["rows"]:
                 note = row.get("note")
-                if not isinstance(note, dict):
-                    continue
-                if isinstance(note.get("counts"), dict):
+                if _is_count(note) and note.get("counts"):
                     return self._counts(row["name"], note)
-                if isinstance(note.get("points"), dict):
+                if _is_count(note) and note.get("points"):
                     return self._points(row["name"], note["points"])
         return None
 
@@ -508,6 +519,13 @@ def _calls_of(message: Mapping[str, Any] | None) -> str:
 def _short(text: str, most: int) -> str:
     line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most else f"{line[:most].rstrip()}…"
+
+
+def _is_count(note: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a step's note has votes or points, which the page draws."""
+    if not isinstance(note, dict):
+        return False
+    return isinstance(note.get("counts", note.get("points")), dict)
 
 
 def _note(note: Any) -> str:
