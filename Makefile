@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := true
 # Keep compiled tests, wherever this is switched off: else each worker compiles its own.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test coverage test-hosts test-providers test-lowest test-newest lint dist constraints bench-agents soak clean
+.PHONY: demo test coverage test-hosts test-providers test-lowest test-newest lint dist docs constraints bench-agents soak clean
 
 # QUESTION and MODEL reach it as environment variables: no shell reads them.
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
@@ -47,6 +47,12 @@ dist: $(UV)  ## build the wheel; with each extra it imports and answers in an em
 	rm -rf dist
 	$(UV) build --quiet
 	$(PYTHON) tests/wheel_program.py $(UV) dist/*.whl
+
+docs: .venv-docs/.done  ## the site in build/site; SITE_URL is its address for llms.txt
+	rm -rf build/docs build/site && mkdir -p build/docs
+	cp -r docs examples *.md LICENSE build/docs
+	.venv-docs/bin/mkdocs build --strict --quiet
+	! grep -rlE '<(script|img|link [^>]*stylesheet)[^>]*"https?:' build/site --include='*.html'
 
 constraints: $(UV)  ## write the newest versions of everything into constraints.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
@@ -87,6 +93,12 @@ $(UV):
 	$(PYTHON) -m venv .venv-providers
 	.venv-providers/bin/python $(PIP) install --upgrade "pip>=25.1"
 	.venv-providers/bin/python $(PIP) install --editable . --group providers
+	@touch $@
+
+.venv-docs/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-docs/bin/python $(PIP) install --group docs
 	@touch $@
 
 # The hosts bring the packages of several providers, and their tests need more.
