@@ -1,7 +1,7 @@
 """Three ways to use a mixture on an Agent Server: its SDK, RemoteGraph, as an agent.
 
 Start the server first: see served.py. AGENT_SERVER is its address. The last way also
-needs OPENAI_API_KEY, for the model that fuses here.
+needs OPENAI_API_KEY, for the models that are asked from here.
 """
 
 import os
@@ -13,19 +13,19 @@ from langchain_mixture import Aggregate, ChatMixture, Propose
 
 url = os.environ.get("AGENT_SERVER", "http://127.0.0.1:2024")
 question = {"messages": [{"role": "user", "content": "What is an ion?"}]}
-
-# The SDK: threads, runs and streams, from any language.
 with get_sync_client(url=url) as client:
+    # The SDK: threads, runs and streams.
     thread = client.threads.create()
     state = client.runs.wait(thread["thread_id"], "mixture", input=question)
     print(state["mixture"]["status"], state["messages"][-1]["content"])
 
-# RemoteGraph: the same calls as on a graph of this process.
-far = RemoteGraph("mixture", url=url)
-for task in far.stream(question, stream_mode="tasks"):
-    if "result" in task:
-        print("done:", task["name"])
+    # RemoteGraph: the calls of a graph in this process.
+    far = RemoteGraph("mixture", sync_client=client)
+    for task in far.stream(question, stream_mode="tasks"):
+        if "result" in task:
+            print("done:", task["name"])
 
-# An agent of a mixture on this machine, beside a model.
-model = ChatMixture([Propose([far, "openai:gpt-4o-mini"]), Aggregate("openai:gpt-4o")])
-print(model.invoke("What is an ion?").text)
+    # An agent of a mixture, beside a model that is asked from here.
+    panel = Propose([far, "openai:gpt-4o-mini"])
+    model = ChatMixture([panel, Aggregate("openai:gpt-4o")])
+    print(model.invoke("What is an ion?").text)
