@@ -51,11 +51,12 @@ dist: $(UV)  ## build the wheel; with each extra it imports and answers in an em
 	$(UV) build --quiet
 	$(PYTHON) tests/wheel_program.py $(UV) dist/*.whl
 
-docs: .venv-docs/.done  ## the site in build/site; SITE_URL is its address for llms.txt
+docs: .venv-docs/.done  ## a site in build/site, which needs no network; SITE_URL is its address for llms.txt
 	rm -rf build/docs build/site && mkdir -p build/docs
 	cp -r docs examples *.md LICENSE build/docs
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 	! grep -rlE '<(script|img|link [^>]*stylesheet)[^>]*"https?:' build/site --include='*.html'
+	@echo "To read it: $(PYTHON) -m http.server --bind 127.0.0.1 --directory build/site"
 
 constraints: $(UV)  ## write the newest versions of everything into constraints.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
