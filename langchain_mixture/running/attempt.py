@@ -52,6 +52,11 @@ class Attempt:
     may_answer: bool
     """Whether the model's own message may become the answer."""
 
+    @property
+    def id(self) -> str:
+        """The id of the call, and of its response."""
+        return f"{self.step}/{self.index}"
+
     def prepared(
         self, config: RunnableConfig
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
