@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
 from langchain_mixture.agents.resolve import ResolvedAgent
-from langchain_mixture.agents.wrappers import over_messages
+from langchain_mixture.agents.wrappers import over_messages, to_schema
 from langchain_mixture.callbacks import callbacks_of
 from langchain_mixture.compat import is_message_stream
 from langchain_mixture.records import Call
@@ -52,6 +52,11 @@ class Attempt:
     may_answer: bool
     """Whether the model's own message may become the answer."""
 
+    @property
+    def id(self) -> str:
+        """The id of the call, and of its response."""
+        return f"{self.step}/{self.index}"
+
     def prepared(
         self, config: RunnableConfig
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
@@ -63,6 +68,8 @@ class Attempt:
                 messages = tools_as_text(messages)
             else:
                 runnable = tooled
+        if "schema" in self.call and not self.may_answer:
+            runnable = to_schema(runnable, self.call["schema"], config)
         messages = in_common_blocks(messages, self.agent.provider)
         if self.agent.sample > 1 and messages:
             # The prompt cache would give all samples one answer (langchain-core

@@ -42,8 +42,8 @@ logger = logging.getLogger("langchain_mixture")
 class Recorder:
     """The record of one attempt: its start, its tokens, its outcome.
 
-    `reply` is set by `answered` or `failed`. `handlers` are the callbacks with which
-    the agent must be invoked.
+    `reply` is set by `answered`, `failed` or `unasked`. `handlers` are the callbacks
+    with which the agent must be invoked.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class Recorder:
         sign: Callable[[], None],
     ) -> None:
         self.reply: Reply
+        self.message: AIMessage | None = None
+        """The agent's whole message."""
         self.handlers: list[BaseCallbackHandler]
         self._attempt = attempt
         self._saver = saver_of(config)
@@ -70,7 +72,7 @@ class Recorder:
 
     def answered(self, output: object) -> None:
         """Record the agent's output: an answer, or a failure if it is none."""
-        message = _message(output, self._attempt.agent)
+        message = self.message = _message(output, self._attempt.agent)
         if isinstance(output, str):
             message.response_metadata = self._reports.metadata_of(output)
         reason = self._not_carried(message)
@@ -117,9 +119,10 @@ class Recorder:
             said = describe(error, attempt.agent.without_secrets)
             self.reply = self._reply("failed", None, said + _hint(said, self._attempt))
 
-    def unasked(self, why: str) -> Reply:
-        """Return the reply of a call that was not made."""
-        return self._reply("not asked", None, why)
+    def unasked(self, why: str) -> Recorder:
+        """Record a call that was not made."""
+        self.reply = self._reply("not asked", None, why)
+        return self
 
     def _reply(
         self,
@@ -140,7 +143,7 @@ class Recorder:
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
         reply: Reply = {
-            "id": f"{attempt.step}/{attempt.index}",
+            "id": attempt.id,
             "text": "" if message is None else message.text,
             "agent": attempt.agent.name,
             "model": attempt.agent.model_of(message),
