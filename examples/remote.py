@@ -5,6 +5,7 @@ needs OPENAI_API_KEY, for the models that are asked from here.
 """
 
 import os
+from typing import Any
 
 from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_sync_client
@@ -12,11 +13,11 @@ from langgraph_sdk import get_sync_client
 from langchain_mixture import Aggregate, ChatMixture, Propose
 
 url = os.environ.get("AGENT_SERVER", "http://127.0.0.1:2024")
-question = {"messages": [{"role": "user", "content": "What is an ion?"}]}
+question: Any = {"messages": [{"role": "user", "content": "What is an ion?"}]}
 with get_sync_client(url=url) as client:
     # The SDK: threads, runs and streams.
     thread = client.threads.create()
-    state = client.runs.wait(thread["thread_id"], "mixture", input=question)
+    state: Any = client.runs.wait(thread["thread_id"], "mixture", input=question)
     print(state["mixture"]["status"], state["messages"][-1]["content"])
 
     # RemoteGraph: the calls of a graph in this process.

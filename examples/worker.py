@@ -8,6 +8,7 @@ langgraph-checkpoint-postgres.
 """
 
 import sys
+from typing import Any
 
 import psycopg
 from langgraph.checkpoint.postgres import PostgresSaver
@@ -19,7 +20,7 @@ STEPS = [
     Aggregate("openai:gpt-4o"),
 ]
 database, thread, question = sys.argv[1:]
-config = {"configurable": {"thread_id": thread}}
+config: Any = {"configurable": {"thread_id": thread}}
 with (
     psycopg.connect(database, autocommit=True) as lock,
     PostgresSaver.from_conn_string(database) as saver,
@@ -28,6 +29,6 @@ with (
     saver.setup()
     graph = create_mixture(STEPS, checkpointer=saver)
     begun = graph.get_state(config).created_at
-    inputs = None if begun else {"messages": [("user", question)]}
+    inputs: Any = None if begun else {"messages": [("user", question)]}
     state = graph.invoke(inputs, config, durability="sync")
 print(state["messages"][-1].text)

@@ -102,7 +102,7 @@ def agent_server(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [AGENT_SERVER, "dev", "--no-browser", "--no-reload"]
+    command = [str(AGENT_SERVER), "dev", "--no-browser", "--no-reload"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
