@@ -6,8 +6,7 @@ has changed; seen in langchain-core 1.8.3 and langgraph 1.2.24.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -57,18 +56,18 @@ def provider_of(model: object) -> str | None:
     return provider if isinstance(provider, str) else None
 
 
-@contextmanager
-def detached() -> Iterator[None]:
+class detached:  # noqa: N801  # as contextlib's own
     """Hide the run that one is in from wrappers and graphs, for a block.
 
     They would add its callbacks to those they are given: a run would stand in a trace
     beside the one that it belongs under, and tokens would be heard twice.
     """
-    token = var_child_runnable_config.set(None)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
+
+    def __enter__(self) -> None:
+        self._token = var_child_runnable_config.set(None)
+
+    def __exit__(self, *_: object) -> None:
+        var_child_runnable_config.reset(self._token)
 
 
 def detach(context: Context) -> None:

@@ -14,13 +14,13 @@ from contextlib import contextmanager, nullcontext, suppress
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from langchain_mixture.callbacks import during
 from langchain_mixture.compat import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.running.attempt import Attempt
-from langchain_mixture.running.handoffs import refused_handoffs
+from langchain_mixture.running.handoffs import refused
 from langchain_mixture.running.reply import Guard, Recorder
 from langchain_mixture.running.routing import atold, told
 from langchain_mixture.running.waiting import (
@@ -93,6 +93,8 @@ async def aask_all(
         async with gate:
             return await aask(attempts, config, quorum)
 
+    if len(calls) < 2:  # no task of their own
+        return [r for attempts in calls for r in await aask(attempts, config, quorum)]
     tasks = [asyncio.ensure_future(one(attempts)) for attempts in calls]
     try:
         return [reply for replies in await asyncio.gather(*tasks) for reply in replies]
@@ -112,7 +114,9 @@ def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
     def invoke() -> object:  # on a thread of its own, in a copy of this context
         WAIT.set(wait)
         runnable, messages = attempt.prepared(config)
-        handlers = [Guard(wait), *recorder.handlers]
+        if wait.is_over:  # before this thread began
+            raise StoppedError("the call was given up")
+        handlers = recorder.handlers and [Guard(wait), *recorder.handlers]
         agent_config = attempt.config(config, handlers)
         with detached():
             return runnable.invoke(messages, agent_config, **attempt.arguments())
@@ -148,8 +152,7 @@ async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Rep
     with _recorded(recorder, wait, wake):
         try:
             async with timer:
-                with during(WAIT, wait):
-                    output = await _output(attempt, config, recorder)
+                output = await _output(attempt, config, recorder)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -169,7 +172,7 @@ async def _output(
     runnable, messages = attempt.prepared(config)
     agent_config = attempt.config(config, recorder.handlers)
     arguments = attempt.arguments()
-    with detached():
+    with detached(), during(WAIT, recorder.wait):
         return await runnable.ainvoke(messages, agent_config, **arguments)
 
 
@@ -180,8 +183,9 @@ def _recorded(
     """Wait for a call; one that fails is a record, and does not end the step."""
     with wait.held(wake):
         try:
-            with refused_handoffs():
-                yield
+            yield
+        except ParentCommand as handoff:
+            recorder.failed(refused(handoff))
         except GraphBubbleUp:  # an interrupt, for one
             raise
         except StoppedError as stop:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
     BaseCallbackHandler,
+    CallbackManager,
     CallbackManagerForLLMRun,
 )
 from langchain_core.messages.ai import UsageMetadata
@@ -89,6 +91,14 @@ class Run:
     """The sync calls in flight; `cancel` puts an end to their waiting."""
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)
     """The async streams opened in this run; `close` closes them."""
+
+    @cached_property
+    def is_watched(self) -> bool:
+        """Whether a handler waits in a context variable, unseen in configs.
+
+        Core gives it to each run by itself; `collect_runs` has one of these.
+        """
+        return bool(CallbackManager.configure().handlers)
 
     def is_under(
         self, core: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
