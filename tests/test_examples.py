@@ -94,7 +94,7 @@ def test_an_example_runs_against_a_compatible_server(
 
 
 def demo(
-    program: Path = EXAMPLES / "demo.py", **environment: str
+    program: Path = EXAMPLES / "demo.py", /, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the demo in an environment with these variables."""
     names = ("QUESTION", "MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")

@@ -43,7 +43,7 @@ class Recorder:
     """The record of one attempt: its start, its tokens, its outcome.
 
     `reply` is set by `answered`, `failed` or `unasked`. `handlers` are the callbacks
-    with which the agent must be invoked.
+    with which the agent must be invoked, if any.
     """
 
     def __init__(
@@ -59,13 +59,16 @@ class Recorder:
         self.handlers: list[BaseCallbackHandler]
         self._attempt = attempt
         self._saver = saver_of(config)
-        self._wait = wait
+        self.wait = wait
         self._started = time.time()
         self._clock = time.perf_counter()
         # An agent may ask several models, and fail after some of them have answered.
         self._reports = Reports()
-        self.handlers = [_Redactor(attempt.agent), self._reports]
+        self.handlers = []
         self._signs: _SignsOfLife | None = None
+        if attempt.is_unheard(config):
+            return
+        self.handlers += [_Redactor(attempt.agent), self._reports]
         if attempt.streams and is_streamed(config):
             self._signs = _SignsOfLife(wait, sign)
             self.handlers.append(self._signs)
@@ -180,7 +183,8 @@ class Recorder:
         said = self._reports.messages
         is_own = self._attempt.agent.is_model or not said
         if message is not None and is_own and not mixture_of(message):
-            said = [message]
+            reported = reported_by([message])
+            return reported, not reported and is_cached(message)
         reported = reported_by(said)
         if message is not None:
             # A chain may return what a client without callbacks wrote, and a mixture
@@ -367,7 +371,7 @@ def _encodable(message: AIMessage) -> AIMessage:
 
     One of them would fail every later request and the checkpoint.
     """
-    parts = {part: getattr(message, part) for part in _PARTS}
+    parts = {part: value for part in _PARTS if (value := getattr(message, part))}
     try:
         in_texts(parts, str.encode)
     except UnicodeEncodeError:
