@@ -80,6 +80,12 @@ def test_what_a_page_installs_is_there_before_the_first_release(page: str) -> No
     assert all(what.startswith(('".[', '"langgraph-cli[')) for what in installed)
 
 
+def test_the_readme_quotes_what_was_measured() -> None:
+    """The comparison that it shows stands in the page of figures, word for word."""
+    (shown,) = re.findall(r"(?s)```text\n(.*?)```", (ROOT / "README.md").read_text())
+    assert shown in (ROOT / "docs" / "quality.md").read_text()
+
+
 # -- The site ------------------------------------------------------------------------
 
 
