@@ -316,7 +316,7 @@ class Composite(Scripted):
     def _generate(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any
     ) -> Any:
-        self.inner.invoke(messages, {"callbacks": run_manager.get_child()})
+        self.inner.invoke(messages, {"callbacks": run_manager.inheritable_handlers})
         raise ValueError("no more")
 
 
