@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := true
 # Keep compiled tests, wherever this is switched off: else each worker compiles its own.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test coverage test-hosts test-providers test-server test-lowest test-newest lint dist docs constraints bench-agents soak clean
+.PHONY: demo test test-hosts test-providers test-server test-lowest test-newest lint dist docs constraints bench-agents soak withstand clean
 
 # QUESTION and MODEL reach it as environment variables: no shell reads them.
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
@@ -66,6 +66,11 @@ bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in a minute
 
 soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
 	$(BIN)/python benchmarks/soak.py
+
+withstand: .venv/.dev  ## mixed questions, runs that are cancelled, and kills; a quarter of an hour
+	$(BIN)/python benchmarks/withstand.py mixed
+	$(BIN)/python benchmarks/withstand.py cancelled
+	$(BIN)/python benchmarks/withstand.py kills
 
 clean:
 	rm -rf .venv .venv-* dist .mypy_cache .pytest_cache .ruff_cache .coverage
