@@ -250,6 +250,7 @@ class GraphChatModel(BaseChatModel):
         message = self._message(state, run)
         chunk = AIMessageChunk(
             content="" if isinstance(message.content, str) else [],
+            id=message.id,
             name=message.name,
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,
