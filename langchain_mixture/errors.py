@@ -66,12 +66,12 @@ class StepFailedError(MixtureError, RuntimeError):
         errors: Sequence[BaseException] = (),
     ) -> None:
         super().__init__(message)
-        self._message = message
         # Of a provider's kind, it has the plain facts that such an error has: a code, a
         # body. The whole response stays with the cause: it may quote a key.
         facts = vars(errors[0]) if errors else {}
         plain = str | int | float | dict | list | None  # type: ignore[type-arg]  # a check
         vars(self).update({k: v for k, v in facts.items() if isinstance(v, plain)})
+        self._message = message
         self.responses = list(responses)
         self.history = list(history)
         self.errors = list(errors)
@@ -107,8 +107,9 @@ def of_kind(
     """
     retry = any(getattr(error, "is_retryable", False) for error in errors)
     for base in type(errors[0]).__mro__ if errors else ():
-        if base is Exception:
-            break
+        # An error of a mixture inside has its own kind behind this package's.
+        if issubclass(base, MixtureError) or issubclass(kind, base):
+            continue
         if all(isinstance(error, base) for error in errors):
             with suppress(TypeError):  # some classes cannot be joined with others
                 return _joined(kind, base, retry)  # type: ignore[arg-type]  # mypy: hash of errors
@@ -119,9 +120,6 @@ def of_kind(
 def _joined(
     kind: type[StepFailedError], base: type[BaseException], is_retryable: bool
 ) -> type[StepFailedError]:
-    if issubclass(kind, base):
-        return kind
-
     def __reduce__(error: StepFailedError) -> Any:  # noqa: N807  # it becomes a method
         made = (kind, base, is_retryable, error.args)
         return _unpickled, made, vars(error)
@@ -146,9 +144,16 @@ def _unpickled(
 
 
 def _status_of(errors: Iterable[object]) -> int | None:
-    found = {getattr(error, "status_code", None) for error in errors}
-    status = found.pop() if len(found) == 1 else None
-    return status if isinstance(status, int) else None
+    found = {_status(error) for error in errors}
+    return found.pop() if len(found) == 1 else None
+
+
+def _status(error: object) -> int | None:
+    # The error of an HTTP client has it in its response, which Mistral's package uses.
+    for holder in (error, getattr(error, "response", None)):
+        if isinstance(status := getattr(holder, "status_code", None), int):
+            return status
+    return None
 
 
 def shown(value: object) -> str:

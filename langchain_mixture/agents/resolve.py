@@ -81,6 +81,12 @@ class ResolvedAgent:
         return provider_of(next(leaves(self.runnable)))
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is asked by OpenAI's Chat Completions, which has no own blocks."""
+        first = next(leaves(self.runnable))
+        return getattr(first, "use_responses_api", True) is not True
+
+    @property
     def is_graph(self) -> bool:
         """Whether it is a graph, or a wrapper or a chain around one."""
         return any(isinstance(leaf, PregelProtocol) for leaf in leaves(self.runnable))
