@@ -24,7 +24,13 @@ from langchain_mixture.compat import saver_of
 from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Outcome, Reply, Reported, estimated
 from langchain_mixture.running.attempt import Attempt
-from langchain_mixture.running.endings import AT_LIMIT, cut_off, ending, explained, refusal
+from langchain_mixture.running.endings import (
+    AT_LIMIT,
+    cut_off,
+    ending,
+    explained,
+    refusal,
+)
 from langchain_mixture.running.reports import (
     Reports,
     inner_reports,
