@@ -21,7 +21,7 @@ from typing import Any
 from langchain_core.exceptions import ModelError
 
 from langchain_mixture.records import HistoryRow, Response
-from langchain_mixture.secrets import one_line
+from langchain_mixture.secrets import is_redacted, one_line
 
 
 class MixtureError(Exception):
@@ -53,7 +53,7 @@ class StepFailedError(MixtureError, RuntimeError):
     """One row a step, the failed one last."""
     errors: list[BaseException]
     """What the failed calls of the step raised, in their order, without keys; the first
-    one is the cause of this error. Empty where no call raised."""
+    one is the cause of this error. Empty where no call raised, and behind a pickle."""
     status_code: int | None
     """The HTTP status that all these errors carry; None where they differ."""
 
@@ -81,6 +81,13 @@ class StepFailedError(MixtureError, RuntimeError):
     def __str__(self) -> str:
         return self._message
 
+    def __reduce__(self) -> Any:
+        return type(self), self.args, self._pickled()
+
+    def _pickled(self) -> dict[str, Any]:
+        # As Python leaves out the cause: few errors of providers can be made again.
+        return {**vars(self), "errors": []}
+
 
 class NoResponsesError(StepFailedError):
     """No response is left: every call failed, or a filter rejected them all."""
@@ -107,11 +114,12 @@ def of_kind(
     """
     retry = any(getattr(error, "is_retryable", False) for error in errors)
     for base in type(errors[0]).__mro__ if errors else ():
-        # An error of a mixture inside has its own kind behind this package's.
+        # An error of a mixture inside has its own kind behind this package's, and one
+        # that was redacted has it behind the class that does this.
         if issubclass(base, MixtureError) or issubclass(kind, base):
             continue
-        if all(isinstance(error, base) for error in errors):
-            with suppress(TypeError):  # some classes cannot be joined with others
+        if all(isinstance(error, base) for error in errors) and not is_redacted(base):
+            with suppress(Exception):  # some classes cannot be joined with others
                 return _joined(kind, base, retry)  # type: ignore[arg-type]  # mypy: hash of errors
     return kind
 
@@ -122,7 +130,7 @@ def _joined(
 ) -> type[StepFailedError]:
     def __reduce__(error: StepFailedError) -> Any:  # noqa: N807  # it becomes a method
         made = (kind, base, is_retryable, error.args)
-        return _unpickled, made, vars(error)
+        return _unpickled, made, error._pickled()  # noqa: SLF001  # it becomes a method
 
     namespace: dict[str, Any] = {
         "__doc__": kind.__doc__,
@@ -131,7 +139,9 @@ def _joined(
     }
     if issubclass(base, ModelError):
         namespace["is_retryable"] = is_retryable
-    return type(kind.__name__, (kind, base), namespace)
+    joined: type[StepFailedError] = type(kind.__name__, (kind, base), namespace)
+    joined("")  # some, such as ExceptionGroup, are not made of a message alone
+    return joined
 
 
 def _unpickled(
