@@ -212,7 +212,7 @@ def _redact_words(error: BaseException, clean: Callable[[str], str]) -> None:
 _MARK: Final = "__redacted__"
 
 
-def is_redacted(kind: type[BaseException]) -> bool:
+def is_redacted(kind: type) -> bool:
     """Whether a class was made for one error, to change what it says.
 
     Example:

@@ -75,15 +75,15 @@ def test_strict_and_method_are_never_swallowed() -> None:
     """They reach the answering model, or are refused with a reason."""
     with serve(ionic) as stub:
         model = over(stub, "a", "c")
-        by_tool = {"method": "function_calling", "strict": True}
+        by_tool: dict[str, Any] = {"method": "function_calling", "strict": True}
         model.with_structured_output(Ion, **by_tool).invoke("Which?")
         assert stub.requests[-1]["tools"][0]["function"]["strict"] is True
         model.with_structured_output(Ion, strict=True).invoke("?")
         form = stub.requests[-1]["response_format"]
         assert form["json_schema"]["strict"] is True
-        for way in ({}, {"method": "function_calling"}):
+        for method in (None, "function_calling"):
             with pytest.raises(InvalidMixtureError, match="no option 'stict'"):
-                model.with_structured_output(Ion, stict=True, **way)
+                model.with_structured_output(Ion, method=method, stict=True)
         with pytest.raises(ValueError, match="json_scheme"):
             model.with_structured_output(Ion, method="json_scheme")
     with pytest.raises(InvalidMixtureError, match="which answers, cannot bind tools"):

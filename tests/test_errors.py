@@ -29,7 +29,7 @@ from langchain_mixture.secrets import redact_error
 from tests.models import Scripted, ask
 
 
-def response(status: int) -> httpx.Response:
+def response(status: int) -> Any:
     """Make a provider's HTTP response."""
     request = httpx.Request("POST", "http://127.0.0.1/v1")
     return httpx.Response(status, request=request)
@@ -198,7 +198,7 @@ def test_a_pickle_keeps_all_of_an_error_but_its_causes(cause: Any) -> None:
     assert type(twin) is kind
     assert str(twin) == str(error)
     assert twin.status_code == error.status_code
-    assert twin.responses == twin.history == twin.errors == []
+    assert (twin.responses, twin.history, twin.errors) == ([], [], [])
     assert getattr(twin, "is_retryable", None) == getattr(error, "is_retryable", None)
 
 

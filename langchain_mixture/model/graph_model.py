@@ -244,7 +244,11 @@ class GraphChatModel(BaseChatModel):
 
     def _result(self, state: dict[str, Any], run: Run) -> ChatResult:
         message = self._message(state, run)
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        # Callbacks expect the model's name there. Tokens they have from those inside.
+        told = {"model_name": message.response_metadata["model_name"]}
+        return ChatResult(
+            generations=[ChatGeneration(message=message)], llm_output=told
+        )
 
     def _last_chunk(self, state: dict[str, Any], run: Run) -> ChatGenerationChunk:
         message = self._message(state, run)
