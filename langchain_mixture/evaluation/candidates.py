@@ -26,6 +26,7 @@ from langchain_mixture.evaluation.store import (
     key_of,
     written_out,
 )
+from langchain_mixture.plan import answering_of
 
 Candidates: TypeAlias = Mapping[str, Sequence[Step] | Agent]
 """By name: a list of steps or a ChatMixture (a mixture), or a model's name or any
@@ -260,8 +261,8 @@ class Plan:
     ) -> tuple[Step, list[Slot]]:
         """Put the agents of a step behind the store; return it, and their slots."""
         step = mixture.steps[index]
-        last = max((k for k, s in enumerate(mixture.steps) if s.answers), default=-1)
-        base = mixture if index == last else _plain(mixture)
+        is_answering = index in answering_of(mixture.steps)
+        base = mixture if is_answering else _plain(mixture)
         slots: dict[tuple[int, Any], tuple[Slot, Recorded]] = {}
 
         def recorded(agent: Agent, position: int) -> Recorded:

@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
 from langchain_mixture.agents.resolve import ResolvedAgent
-from langchain_mixture.agents.wrappers import over_messages
+from langchain_mixture.agents.wrappers import over_messages, to_schema
 from langchain_mixture.callbacks import callbacks_of
 from langchain_mixture.compat import is_message_stream
 from langchain_mixture.records import Call
@@ -63,6 +63,8 @@ class Attempt:
                 messages = tools_as_text(messages)
             else:
                 runnable = tooled
+        if "schema" in self.call and not self.may_answer:
+            runnable = to_schema(runnable, self.call["schema"], config)
         # A model that answers is shown its own blocks; an adviser may speak the other
         # of OpenAI's two APIs, which have one name and different blocks.
         plain = not self.may_answer and self.agent.is_plain
