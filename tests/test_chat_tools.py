@@ -221,7 +221,7 @@ TEXT: Any = {"type": "text", "text": "An ion."}
 
 
 @pytest.mark.parametrize(
-    ("content", "by", "asked", "plain", "shown"),
+    ("content", "by", "asked", "also_own", "shown"),
     [
         ([THINKING, TEXT], "anthropic", "ollama", False, "An ion."),
         ([THINKING, TEXT], "anthropic", "anthropic", False, None),
@@ -256,13 +256,13 @@ TEXT: Any = {"type": "text", "text": "An ion."}
     ],
 )
 def test_a_model_is_asked_in_blocks_that_it_understands(
-    content: Any, by: str | None, asked: str | None, plain: bool, shown: Any
+    content: Any, by: str | None, asked: str | None, also_own: bool, shown: Any
 ) -> None:
     """Its own blocks go back to a provider as they came; None = as they came."""
     metadata = {"output_version": "v1"} | ({} if by is None else {"model_provider": by})
     said = AIMessage(content, response_metadata=metadata)
     talk = [HumanMessage("Why?"), said, HumanMessage("And?")]
-    first, message, last = in_common_blocks(talk, asked, plain=plain)
+    first, message, last = in_common_blocks(talk, asked, also_own=also_own)
     assert (first, last) == (talk[0], talk[2])
     assert message.content == (content if shown is None else shown)
     assert ("output_version" in message.response_metadata) == (

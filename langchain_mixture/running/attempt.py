@@ -15,7 +15,7 @@ from langgraph.constants import TAG_NOSTREAM
 
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.agents.wrappers import over_messages, to_schema
-from langchain_mixture.callbacks import callbacks_of
+from langchain_mixture.callbacks import callbacks_of, handlers_of
 from langchain_mixture.compat import is_message_stream
 from langchain_mixture.records import Call
 from langchain_mixture.running.run import Run
@@ -52,6 +52,11 @@ class Attempt:
     may_answer: bool
     """Whether the model's own message may become the answer."""
 
+    @property
+    def id(self) -> str:
+        """The id of the call, and of its response."""
+        return f"{self.step}/{self.index}"
+
     def prepared(
         self, config: RunnableConfig
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
@@ -67,8 +72,11 @@ class Attempt:
             runnable = to_schema(runnable, self.call["schema"], config)
         # A model that answers is shown its own blocks; an adviser may speak the other
         # of OpenAI's two APIs, which have one name and different blocks.
-        plain = not self.may_answer and self.agent.is_plain
-        messages = in_common_blocks(messages, self.agent.provider, plain=plain)
+        messages = in_common_blocks(
+            messages,
+            self.agent.provider,
+            also_own=not self.may_answer and self.agent.uses_chat_completions,
+        )
         if self.agent.sample > 1 and messages:
             # The prompt cache would give all samples one answer (langchain-core
             # 1.8.3). The mark makes the cache's keys differ, and providers never see
@@ -101,6 +109,22 @@ class Attempt:
         own = dict(self.agent.arguments)
         return {**own, **self.run.request.arguments} if self.may_answer else own
 
+    def is_unheard(self, config: RunnableConfig) -> bool:
+        """Whether it makes one request, which nobody but this package hears of.
+
+        Its answer, or its error, tells all that callbacks would. Without them a call
+        costs a tenth less.
+        """
+        model = self.agent.plain
+        return not (
+            model is None
+            or self.run.request.binds
+            or model.callbacks
+            or model.verbose
+            or handlers_of(config)
+            or self.run.is_watched
+        )
+
     def config(
         self, config: RunnableConfig, handlers: Sequence[BaseCallbackHandler]
     ) -> RunnableConfig:
@@ -108,8 +132,12 @@ class Attempt:
 
         Args:
             config: The config of the node.
-            handlers: Callbacks that record this attempt.
+            handlers: Callbacks that record this attempt; none if it is unheard.
         """
+        mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
+        metadata = {**(config.get("metadata") or {}), **mark}
+        if not handlers:
+            return {"metadata": metadata}
         callbacks = callbacks_of(config)
         if not self.visible:
             # The tag below hides tokens, but the handler of a message stream would
@@ -121,7 +149,6 @@ class Attempt:
         # First, so that an abandoned call is stopped before its token reaches a stream.
         callbacks.handlers[:0] = handlers
         callbacks.inheritable_handlers[:0] = handlers
-        mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
         # There `max_concurrency` is the size of the thread pool. A graph that is an
         # agent gets the caller's own bound back.
         if self.run.has_own_pool:
@@ -129,7 +156,7 @@ class Attempt:
         return {
             **config,
             "callbacks": callbacks,
-            "metadata": {**(config.get("metadata") or {}), **mark},
+            "metadata": metadata,
             "tags": [
                 *(config.get("tags") or []),
                 *([] if self.visible else [TAG_NOSTREAM]),
@@ -148,7 +175,7 @@ def _copied(message: BaseMessage) -> BaseMessage:
 
 
 def in_common_blocks(
-    messages: Sequence[BaseMessage], provider: str | None, *, plain: bool = False
+    messages: Sequence[BaseMessage], provider: str | None, *, also_own: bool = False
 ) -> list[BaseMessage]:
     """Return messages without the native blocks of another provider's answers.
 
@@ -158,7 +185,7 @@ def in_common_blocks(
     Args:
         messages: A conversation.
         provider: Whose blocks are left as they are; None = everyone's.
-        plain: Whether this provider's blocks are changed, too.
+        also_own: Whether this provider's blocks are changed, too.
 
     Example:
         >>> blocks = [{"type": "thinking", "thinking": "Hm."}, "So."]
@@ -171,7 +198,7 @@ def in_common_blocks(
         _common(message)
         if isinstance(message, AIMessage)
         and not isinstance(message.content, str)
-        and (plain or _is_foreign(message, provider))
+        and (also_own or _is_foreign(message, provider))
         else message
         for message in messages
     ]
