@@ -380,7 +380,7 @@ def test_a_streamed_answer_has_the_id_that_its_provider_gave_it() -> None:
 
     class Known(Streaming):
         def _stream(self, *args: Any, **kwargs: Any) -> Any:
-            yield ChatGenerationChunk(message=AIMessageChunk("", id="resp_1"))
+            yield ChatGenerationChunk(message=AIMessageChunk(content="", id="resp_1"))
             yield from super()._stream(*args, **kwargs)
 
     model = ChatMixture([Propose([Known(model="known")])])
