@@ -19,7 +19,7 @@ def ending(message: AIMessage) -> str | None:
     """
     metadata = message.response_metadata
     details = metadata.get("incomplete_details")  # OpenAI's Responses API
-    if isinstance(details, Mapping) and details.get("reason"):
+    if details and isinstance(details, Mapping) and details.get("reason"):
         return str(details["reason"])
     for key in _KEYS:
         if told := metadata.get(key):
