@@ -24,7 +24,13 @@ from langchain_mixture.compat import saver_of
 from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Outcome, Reply, Reported, estimated
 from langchain_mixture.running.attempt import Attempt
-from langchain_mixture.running.endings import AT_LIMIT, cut_off, ending, refusal
+from langchain_mixture.running.endings import (
+    AT_LIMIT,
+    cut_off,
+    ending,
+    explained,
+    refusal,
+)
 from langchain_mixture.running.reports import (
     Reports,
     inner_reports,
@@ -143,7 +149,8 @@ class Recorder:
         # Where the step has nothing better, these are the answer, as of a plain model.
         keeps = error is None
         if message is not None and is_whole and not keeps:
-            keeps = refusal(message) is not None or _is_answer(message, attempt)
+            told = refusal(message) is not None or explained(message)
+            keeps = told or _is_answer(message, attempt)
         # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
