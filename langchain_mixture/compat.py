@@ -58,18 +58,18 @@ def provider_of(model: object) -> str | None:
     return provider if isinstance(provider, str) else None
 
 
-@contextmanager
-def detached() -> Iterator[None]:
+class detached:  # noqa: N801  # as contextlib's own
     """Hide the run that one is in from wrappers and graphs, for a block.
 
     They would add its callbacks to those they are given: a run would stand in a trace
     beside the one that it belongs under, and tokens would be heard twice.
     """
-    token = var_child_runnable_config.set(None)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
+
+    def __enter__(self) -> None:
+        self._token = var_child_runnable_config.set(None)
+
+    def __exit__(self, *_: object) -> None:
+        var_child_runnable_config.reset(self._token)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from langgraph.constants import TAG_NOSTREAM
 
 from langchain_mixture.agents.resolve import ResolvedAgent
 from langchain_mixture.agents.wrappers import over_messages, to_schema
-from langchain_mixture.callbacks import callbacks_of
+from langchain_mixture.callbacks import callbacks_of, handlers_of
 from langchain_mixture.compat import is_message_stream
 from langchain_mixture.records import Call
 from langchain_mixture.running.run import Run
@@ -70,7 +70,13 @@ class Attempt:
                 runnable = tooled
         if "schema" in self.call and not self.may_answer:
             runnable = to_schema(runnable, self.call["schema"], config)
-        messages = in_common_blocks(messages, self.agent.provider)
+        # A model that answers is shown its own blocks; an adviser may speak the other
+        # of OpenAI's two APIs, which have one name and different blocks.
+        messages = in_common_blocks(
+            messages,
+            self.agent.provider,
+            also_own=not self.may_answer and self.agent.uses_chat_completions,
+        )
         if self.agent.sample > 1 and messages:
             # The prompt cache would give all samples one answer (langchain-core
             # 1.8.3). The mark makes the cache's keys differ, and providers never see
@@ -103,6 +109,22 @@ class Attempt:
         own = dict(self.agent.arguments)
         return {**own, **self.run.request.arguments} if self.may_answer else own
 
+    def is_unheard(self, config: RunnableConfig) -> bool:
+        """Whether it makes one request, which nobody but this package hears of.
+
+        Its answer, or its error, tells all that callbacks would. Without them a call
+        costs a tenth less.
+        """
+        model = self.agent.plain
+        return not (
+            model is None
+            or self.run.request.binds
+            or model.callbacks
+            or model.verbose
+            or handlers_of(config)
+            or self.run.is_watched
+        )
+
     def config(
         self, config: RunnableConfig, handlers: Sequence[BaseCallbackHandler]
     ) -> RunnableConfig:
@@ -110,8 +132,12 @@ class Attempt:
 
         Args:
             config: The config of the node.
-            handlers: Callbacks that record this attempt.
+            handlers: Callbacks that record this attempt; none if it is unheard.
         """
+        mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
+        metadata = {**(config.get("metadata") or {}), **mark}
+        if not handlers:
+            return {"metadata": metadata}
         callbacks = callbacks_of(config)
         if not self.visible:
             # The tag below hides tokens, but the handler of a message stream would
@@ -123,7 +149,6 @@ class Attempt:
         # First, so that an abandoned call is stopped before its token reaches a stream.
         callbacks.handlers[:0] = handlers
         callbacks.inheritable_handlers[:0] = handlers
-        mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
         # There `max_concurrency` is the size of the thread pool. A graph that is an
         # agent gets the caller's own bound back.
         if self.run.has_own_pool:
@@ -131,7 +156,7 @@ class Attempt:
         return {
             **config,
             "callbacks": callbacks,
-            "metadata": {**(config.get("metadata") or {}), **mark},
+            "metadata": metadata,
             "tags": [
                 *(config.get("tags") or []),
                 *([] if self.visible else [TAG_NOSTREAM]),
@@ -150,12 +175,17 @@ def _copied(message: BaseMessage) -> BaseMessage:
 
 
 def in_common_blocks(
-    messages: Sequence[BaseMessage], provider: str | None
+    messages: Sequence[BaseMessage], provider: str | None, *, also_own: bool = False
 ) -> list[BaseMessage]:
     """Return messages without the native blocks of another provider's answers.
 
     Some providers' packages raise on them, from the second turn on. What is left is
     text, pictures, sound and files; tool calls stand beside the content.
+
+    Args:
+        messages: A conversation.
+        provider: Whose blocks are left as they are; None = everyone's.
+        also_own: Whether this provider's blocks are changed, too.
 
     Example:
         >>> blocks = [{"type": "thinking", "thinking": "Hm."}, "So."]
@@ -166,29 +196,36 @@ def in_common_blocks(
     """
     return [
         _common(message)
-        if isinstance(message, AIMessage) and _is_foreign(message, provider)
+        if isinstance(message, AIMessage)
+        and not isinstance(message.content, str)
+        and (also_own or _is_foreign(message, provider))
         else message
         for message in messages
     ]
 
 
 def _is_foreign(message: AIMessage, provider: str | None) -> bool:
-    if isinstance(message.content, str):
-        return False
     written = message.response_metadata.get("model_provider")
     if not isinstance(written, str) or provider is None:
         return False
-    # One provider has several names: bedrock_converse is amazon_bedrock's.
-    one, other = ({*re.split(r"[-_]", name)} for name in (written, provider))
+    # One provider has several names: bedrock_converse is amazon_bedrock's, mistralai
+    # is mistral's.
+    one, other = (
+        {part.removesuffix("ai") for part in re.split(r"[-_]", name)}
+        for name in (written, provider)
+    )
     return not one & other and {written, provider} != {"azure", "openai"}
 
 
 def _common(message: AIMessage) -> AIMessage:
-    blocks = [b for b in message.content_blocks if b["type"] in _COMMON]
-    if all(block["type"] == "text" for block in blocks):
-        return message.model_copy(update={"content": message.text})
     metadata = {**message.response_metadata, "output_version": "v1"}
-    return message.model_copy(update={"content": blocks, "response_metadata": metadata})
+    content: Any = [b for b in message.content_blocks if b["type"] in _COMMON]
+    if all(block["type"] == "text" for block in content):
+        content = message.text
+        del metadata["output_version"]  # by it, packages expect a list
+    return message.model_copy(
+        update={"content": content, "response_metadata": metadata}
+    )
 
 
 _COMMON: Final = ("text", "image", "audio", "video", "file", "text-plain")

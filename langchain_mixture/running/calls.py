@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from langchain_mixture.callbacks import during
 from langchain_mixture.compat import detached
@@ -26,7 +26,7 @@ from langchain_mixture.running.events import (
     tell_asked,
     tell_replied,
 )
-from langchain_mixture.running.handoffs import refused_handoffs
+from langchain_mixture.running.handoffs import refused
 from langchain_mixture.running.reply import Guard, Recorder
 from langchain_mixture.running.routing import atold, told
 from langchain_mixture.running.waiting import (
@@ -103,6 +103,8 @@ async def aask_all(
         async with gate:
             return await aask(attempts, config, quorum)
 
+    if len(calls) < 2:  # no task of their own
+        return [r for attempts in calls for r in await aask(attempts, config, quorum)]
     tasks = [asyncio.ensure_future(one(attempts)) for attempts in calls]
     try:
         return [reply for replies in await asyncio.gather(*tasks) for reply in replies]
@@ -122,7 +124,9 @@ def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Recorder:
     def invoke() -> object:  # on a thread of its own, in a copy of this context
         WAIT.set(wait)
         runnable, messages = attempt.prepared(config)
-        handlers = [Guard(wait), *recorder.handlers]
+        if wait.is_over:  # before this thread began
+            raise StoppedError("the call was given up")
+        handlers = recorder.handlers and [Guard(wait), *recorder.handlers]
         agent_config = attempt.config(config, handlers)
         tell_asked(attempt, messages, config)
         with detached():
@@ -159,8 +163,7 @@ async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Rec
     with _recorded(recorder, wait, wake):
         try:
             async with timer:
-                with during(WAIT, wait):
-                    output = await _output(attempt, config, recorder)
+                output = await _output(attempt, config, recorder)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -181,7 +184,7 @@ async def _output(
     agent_config = attempt.config(config, recorder.handlers)
     arguments = attempt.arguments()
     await atell_asked(attempt, messages, config)
-    with detached():
+    with detached(), during(WAIT, recorder.wait):
         return await runnable.ainvoke(messages, agent_config, **arguments)
 
 
@@ -190,21 +193,24 @@ def _recorded(
     recorder: Recorder, wait: Wait, wake: Callable[[], None]
 ) -> Iterator[None]:
     """Wait for a call; one that fails is a record, and does not end the step."""
-    with wait.held(wake):
-        try:
-            with refused_handoffs():
-                yield
-        except GraphBubbleUp:  # an interrupt, for one
-            raise
-        except StoppedError as stop:
-            model_error = stop.__cause__
-            recorder.failed(
-                model_error
-                if isinstance(model_error, Exception)
-                else RuntimeError(str(stop))
-            )
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
-            recorder.failed(error)
+    wait.begin(wake)
+    try:
+        yield
+    except ParentCommand as handoff:
+        recorder.failed(refused(handoff))
+    except GraphBubbleUp:  # an interrupt, for one
+        raise
+    except StoppedError as stop:
+        model_error = stop.__cause__
+        recorder.failed(
+            model_error
+            if isinstance(model_error, Exception)
+            else RuntimeError(str(stop))
+        )
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
+        recorder.failed(error)
+    finally:
+        wait.end()
 
 
 def _unasked(attempt: Attempt, quorum: Quorum) -> str | None:

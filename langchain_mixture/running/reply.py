@@ -24,7 +24,13 @@ from langchain_mixture.compat import saver_of
 from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Outcome, Reply, Reported, estimated
 from langchain_mixture.running.attempt import Attempt
-from langchain_mixture.running.endings import AT_LIMIT, cut_off, ending, refusal
+from langchain_mixture.running.endings import (
+    AT_LIMIT,
+    cut_off,
+    ending,
+    explained,
+    refusal,
+)
 from langchain_mixture.running.reports import (
     Reports,
     inner_reports,
@@ -43,7 +49,7 @@ class Recorder:
     """The record of one attempt: its start, its tokens, its outcome.
 
     `reply` is set by `answered`, `failed` or `unasked`. `handlers` are the callbacks
-    with which the agent must be invoked.
+    with which the agent must be invoked, if any.
     """
 
     def __init__(
@@ -59,13 +65,16 @@ class Recorder:
         self.handlers: list[BaseCallbackHandler]
         self._attempt = attempt
         self._saver = saver_of(config)
-        self._wait = wait
+        self.wait = wait
         self._started = time.time()
         self._clock = time.perf_counter()
         # An agent may ask several models, and fail after some of them have answered.
         self._reports = Reports()
-        self.handlers = [_Redactor(attempt.agent), self._reports]
+        self.handlers = []
         self._signs: _SignsOfLife | None = None
+        if attempt.is_unheard(config):
+            return
+        self.handlers += [_Redactor(attempt.agent), self._reports]
         if attempt.streams and is_streamed(config):
             self._signs = _SignsOfLife(wait, sign)
             self.handlers.append(self._signs)
@@ -92,11 +101,13 @@ class Recorder:
         (langgraph-checkpoint 4.3.2). They come in what is no text, such as the
         arguments of a tool call. `test_complete.py` holds it.
         """
+        if self._saver is None:
+            return None
         parts: list[Any] = [message.tool_calls]
         if self._attempt.may_answer:  # then the message itself is kept
             parts = [getattr(message, part) for part in _PARTS]
         kept: Any = [part for part in parts if part and not isinstance(part, str)]
-        if self._saver is None or not kept:
+        if not kept:
             return None
         for _ in range(_DEPTH):
             kept = [kept]
@@ -138,7 +149,8 @@ class Recorder:
         # Where the step has nothing better, these are the answer, as of a plain model.
         keeps = error is None
         if message is not None and is_whole and not keeps:
-            keeps = refusal(message) is not None or _is_answer(message, attempt)
+            told = refusal(message) is not None or explained(message)
+            keeps = told or _is_answer(message, attempt)
         # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
@@ -180,7 +192,8 @@ class Recorder:
         said = self._reports.messages
         is_own = self._attempt.agent.is_model or not said
         if message is not None and is_own and not mixture_of(message):
-            said = [message]
+            reported = reported_by([message])
+            return reported, not reported and is_cached(message)
         reported = reported_by(said)
         if message is not None:
             # A chain may return what a client without callbacks wrote, and a mixture
@@ -349,6 +362,8 @@ class _Redactor(BaseCallbackHandler):
 
 
 def _message(output: object, agent: ResolvedAgent) -> AIMessage:
+    if type(output) is AIMessage:  # nearly always; pydantic's checks of types take 1 µs
+        return _encodable(output)
     if isinstance(output, str):
         output = AIMessage(output)
     if isinstance(output, AIMessageChunk):
@@ -367,9 +382,10 @@ def _encodable(message: AIMessage) -> AIMessage:
 
     One of them would fail every later request and the checkpoint.
     """
-    parts = {part: getattr(message, part) for part in _PARTS}
+    parts = {part: value for part in _PARTS if (value := getattr(message, part))}
     try:
-        in_texts(parts, str.encode)
+        for part in parts.values():
+            in_texts(part, str.encode)
     except UnicodeEncodeError:
         clean = in_texts(parts, lambda text: text.encode(errors="replace").decode())
         return message.model_copy(update=clean)

@@ -13,6 +13,7 @@ from uuid import UUID
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
     BaseCallbackHandler,
+    CallbackManager,
     CallbackManagerForLLMRun,
 )
 from langchain_core.messages.ai import UsageMetadata
@@ -121,6 +122,14 @@ class Run:
     """Those who listen to the run's events; None = nobody has looked for them yet."""
     lock: Lock = field(default_factory=Lock)
     """Held where something is made once for all branches."""
+
+    @cached_property
+    def is_watched(self) -> bool:
+        """Whether a handler waits in a context variable, unseen in configs.
+
+        Core gives it to each run by itself; `collect_runs` has one of these.
+        """
+        return bool(CallbackManager.configure().handlers)
 
     def is_under(
         self, core: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None

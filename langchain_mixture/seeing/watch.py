@@ -202,11 +202,15 @@ def _heading(outline: dict[str, Any], run: _Run) -> Any:
     text = needed("rich.text", "watch", "watch").Text
     calls = run.steps[outline["name"]]
     heading = text(outline["name"], style="bold")
-    if calls:
-        answered, _ = _counts(calls.values())
-        heading.append(f"\n{answered} of {len(outline['agents'])} answered", "dim")
+    answered, _ = _counts(calls.values())
+    agents = len(outline["agents"])
+    # Each has two lines, so that they stand side by side.
+    heading.append(f"\n{answered} of {agents} answered" if agents else "\n ", "dim")
     return heading
 
+
+LONGEST_ERROR: Final = 80
+"""Characters of a call's error that are shown."""
 
 MOST_LINES: Final = 12
 """Calls of one step that are shown a line each, at most."""
@@ -257,7 +261,7 @@ def _said(call: dict[str, Any], now: float) -> str:
     if tokens := reply["in_tokens"] + reply["out_tokens"]:
         said += f", {tokens:,} tokens"
     if reply["error"] and reply["outcome"] != "answered":
-        said += f": {reply['error'][:120]}"
+        said += f": {reply['error'][:LONGEST_ERROR]}"
     return said
 
 
