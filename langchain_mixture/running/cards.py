@@ -23,7 +23,7 @@ def card(title: str, steps: Sequence[StepOutline]) -> str:
     """
     box = "border:1px solid #8888;border-radius:8px;padding:.4rem .7rem;min-width:6rem"
     boxes = [
-        f'<div style="{box}"><b>{escape(step["name"])}</b>{_agents(names_told(step["agents"]))}'
+        f'<div style="{box}"><b>{escape(step["name"])}</b>{_agents(step["agents"])}'
         "</div>"
         for step in steps
     ]
@@ -35,7 +35,8 @@ def card(title: str, steps: Sequence[StepOutline]) -> str:
     )
 
 
-def _agents(names: Sequence[str]) -> str:
+def _agents(agents: Sequence[str]) -> str:
+    names = names_told(agents)
     lines = [f"<div>{escape(name)}</div>" for name in names[:MOST_AGENTS]]
     if len(names) > MOST_AGENTS:
         lines.append(f"<div>and {len(names) - MOST_AGENTS} more</div>")
