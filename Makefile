@@ -36,7 +36,7 @@ test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures
 	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
 
 test-providers: .venv-providers/.done  ## twelve set-ups of providers' clients, over stubs
-	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers -q -r fE $(ARGS)
+	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers tests/test_examples.py -q -r fE $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
