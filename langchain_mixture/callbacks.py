@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextvars import ContextVar, Token
 from typing import Any
 
 from langchain_core.callbacks import (
+    BaseCallbackHandler,
     BaseCallbackManager,
     CallbackManager,
 )
@@ -16,14 +16,21 @@ from langchain_core.runnables import RunnableConfig
 from langchain_mixture.compat import makes_models_stream
 
 
-@contextmanager
-def during(variable: ContextVar[Any], value: object) -> Iterator[None]:
-    """Set a context variable for the duration of a block."""
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
+class during:  # noqa: N801  # as contextlib's own
+    """Set a context variable for the duration of a block.
+
+    A class, because a generator would take three times as long: each call has one.
+    """
+
+    def __init__(self, variable: ContextVar[Any], value: object) -> None:
+        self._variable = variable
+        self._value = value
+
+    def __enter__(self) -> None:
+        self._token: Token[Any] = self._variable.set(self._value)
+
+    def __exit__(self, *_: object) -> None:
+        self._variable.reset(self._token)
 
 
 def is_streamed(config: RunnableConfig) -> bool:
@@ -33,7 +40,20 @@ def is_streamed(config: RunnableConfig) -> bool:
         >>> is_streamed({})
         False
     """
-    return any(map(makes_models_stream, callbacks_of(config).handlers))
+    return any(map(makes_models_stream, handlers_of(config)))
+
+
+def handlers_of(config: RunnableConfig) -> Sequence[BaseCallbackHandler]:
+    """Return the handlers of a config.
+
+    Example:
+        >>> handlers_of({"callbacks": []})
+        []
+    """
+    callbacks = config.get("callbacks")
+    if isinstance(callbacks, BaseCallbackManager):
+        return callbacks.handlers
+    return callbacks or []
 
 
 def callbacks_of(config: RunnableConfig) -> BaseCallbackManager:

@@ -186,7 +186,8 @@ def build(
             builder.add_edge(branch, layer.name)
     widest = max(len(layer.agents) for layer in layers)
     has_quorum = any(layer.step.quorum is not None for layer in layers)
-    return MixtureGraph.of(builder.compile(**compiled), widest, has_quorum)
+    outline = [layer.outline for layer in layers]
+    return MixtureGraph.of(builder.compile(**compiled), widest, has_quorum, outline)
 
 
 async def run(

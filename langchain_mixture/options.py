@@ -57,9 +57,15 @@ allowed: None or seconds > 0.
         return self.prices
 
     @property
+    def is_limited(self) -> bool:
+        """Whether calls, tokens or dollars have a limit."""
+        caps = (self.max_calls, self.max_total_tokens, self.max_cost)
+        return any(cap is not None for cap in caps)
+
+    @property
     def stops(self) -> bool:
         """Whether a step without an answer may pass its input on instead of failing."""
         # A limit means "answer with what there is by then"; only without one may a
         # failed step end the run.
-        caps = (self.deadline, self.max_calls, self.max_total_tokens, self.max_cost)
-        return self.on_failure == "keep" or any(cap is not None for cap in caps)
+        stops = self.deadline is not None or self.is_limited
+        return self.on_failure == "keep" or stops

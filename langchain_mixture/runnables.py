@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import (
     Runnable,
+    RunnableBinding,
     RunnableSequence,
     RunnableWithFallbacks,
 )
@@ -53,6 +56,45 @@ def is_one(runnable: Runnable[Any, Any]) -> bool:
     if isinstance(runnable, RunnableBindingBase):
         return is_one(runnable.bound)
     return not isinstance(runnable, RunnableWithFallbacks | DynamicRunnable)
+
+
+def plain_model(runnable: Runnable[Any, Any]) -> BaseChatModel | None:
+    """Return the one model that answers for an agent, by a single request; else None.
+
+    A retry, a fallback or a chain may make several, and so may a model that holds
+    another Runnable, such as a mixture.
+
+    Example:
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> model = FakeListChatModel(responses=["Hi"])
+        >>> plain_model(model.bind(stop=["."])) is model
+        True
+        >>> plain_model(model.with_retry())
+    """
+    # A binding's own class, as a retry is a binding, too; and no callbacks of its own.
+    while type(runnable) is RunnableBinding and not (
+        runnable.config or runnable.config_factories
+    ):
+        runnable = runnable.bound
+    if not isinstance(runnable, BaseChatModel):
+        return None
+    private = runnable.__pydantic_private__ or {}
+    waiting: list[object] = [vars(runnable), private]
+    seen: set[int] = set()
+    while waiting:
+        thing = waiting.pop()
+        if isinstance(thing, Runnable):
+            return None
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, dict):
+            waiting += thing.values()
+        elif isinstance(thing, list | tuple | set):
+            waiting += thing
+        elif is_dataclass(thing) and not isinstance(thing, type):
+            waiting += vars(thing).values() if hasattr(thing, "__dict__") else ()
+    return runnable
 
 
 def name_of(runnable: Runnable[Any, Any]) -> str:

@@ -260,7 +260,7 @@ def test_every_block_in_a_docstring_runs(
     "document",
     [
         *("README.md", "docs/guide.md", "docs/costs.md"),
-        *("docs/programs.md", "docs/agents.md"),
+        *("docs/programs.md", "docs/agents.md", "docs/seeing.md"),
     ],
 )
 def test_every_block_of_a_document_runs(document: str, openai_on_loopback: Any) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableSequence
 from langgraph.pregel.protocol import PregelProtocol
@@ -18,7 +19,13 @@ from langchain_mixture.agents.function_model import ClientFunction, FunctionChat
 from langchain_mixture.agents.wrappers import is_model
 from langchain_mixture.compat import provider_of
 from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.runnables import is_one, leaves, name_of, unwrapped
+from langchain_mixture.runnables import (
+    is_one,
+    leaves,
+    name_of,
+    plain_model,
+    unwrapped,
+)
 from langchain_mixture.secrets import cleaner, describe, redact_error
 from langchain_mixture.steps.base import Agent, Step
 
@@ -69,7 +76,7 @@ class ResolvedAgent:
         """
         metadata = {} if message is None else message.response_metadata
         told = metadata.get("model_name") or metadata.get("model")
-        if is_one(self.runnable) or not isinstance(told, str):
+        if self._is_one or not isinstance(told, str):
             return self.name
         # Providers put a version behind the name that they were asked for.
         names = {name_of(leaf) for leaf in leaves(self.runnable)}
@@ -80,12 +87,21 @@ class ResolvedAgent:
         """The provider of its first model, such as `openai`; None = it names none."""
         return provider_of(next(leaves(self.runnable)))
 
-    @property
+    @cached_property
+    def plain(self) -> BaseChatModel | None:
+        """Its model, where that is one which makes a single request; else None."""
+        return plain_model(self.runnable)
+
+    @cached_property
+    def _is_one(self) -> bool:
+        return is_one(self.runnable)
+
+    @cached_property
     def is_graph(self) -> bool:
         """Whether it is a graph, or a wrapper or a chain around one."""
         return any(isinstance(leaf, PregelProtocol) for leaf in leaves(self.runnable))
 
-    @property
+    @cached_property
     def is_model(self) -> bool:
         """Whether it is a model, maybe wrapped, so that its tokens are its answer."""
         return all(

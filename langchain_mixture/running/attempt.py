@@ -14,8 +14,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
 from langchain_mixture.agents.resolve import ResolvedAgent
-from langchain_mixture.agents.wrappers import over_messages
-from langchain_mixture.callbacks import callbacks_of
+from langchain_mixture.agents.wrappers import over_messages, to_schema
+from langchain_mixture.callbacks import callbacks_of, handlers_of
 from langchain_mixture.compat import is_message_stream
 from langchain_mixture.records import Call
 from langchain_mixture.running.run import Run
@@ -52,6 +52,11 @@ class Attempt:
     may_answer: bool
     """Whether the model's own message may become the answer."""
 
+    @property
+    def id(self) -> str:
+        """The id of the call, and of its response."""
+        return f"{self.step}/{self.index}"
+
     def prepared(
         self, config: RunnableConfig
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
@@ -63,6 +68,8 @@ class Attempt:
                 messages = tools_as_text(messages)
             else:
                 runnable = tooled
+        if "schema" in self.call and not self.may_answer:
+            runnable = to_schema(runnable, self.call["schema"], config)
         messages = in_common_blocks(messages, self.agent.provider)
         if self.agent.sample > 1 and messages:
             # The prompt cache would give all samples one answer (langchain-core
@@ -96,6 +103,22 @@ class Attempt:
         own = dict(self.agent.arguments)
         return {**own, **self.run.request.arguments} if self.may_answer else own
 
+    def is_unheard(self, config: RunnableConfig) -> bool:
+        """Whether it makes one request, which nobody but this package hears of.
+
+        Its answer, or its error, tells all that callbacks would. Without them a call
+        costs a tenth less.
+        """
+        model = self.agent.plain
+        return not (
+            model is None
+            or self.run.request.binds
+            or model.callbacks
+            or model.verbose
+            or handlers_of(config)
+            or self.run.is_watched
+        )
+
     def config(
         self, config: RunnableConfig, handlers: Sequence[BaseCallbackHandler]
     ) -> RunnableConfig:
@@ -103,8 +126,12 @@ class Attempt:
 
         Args:
             config: The config of the node.
-            handlers: Callbacks that record this attempt.
+            handlers: Callbacks that record this attempt; none if it is unheard.
         """
+        mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
+        metadata = {**(config.get("metadata") or {}), **mark}
+        if not handlers:
+            return {"metadata": metadata}
         callbacks = callbacks_of(config)
         if not self.visible:
             # The tag below hides tokens, but the handler of a message stream would
@@ -116,7 +143,6 @@ class Attempt:
         # First, so that an abandoned call is stopped before its token reaches a stream.
         callbacks.handlers[:0] = handlers
         callbacks.inheritable_handlers[:0] = handlers
-        mark = {"mixture_step": self.step, "mixture_agent": self.agent.name}
         # There `max_concurrency` is the size of the thread pool. A graph that is an
         # agent gets the caller's own bound back.
         if self.run.has_own_pool:
@@ -124,7 +150,7 @@ class Attempt:
         return {
             **config,
             "callbacks": callbacks,
-            "metadata": {**(config.get("metadata") or {}), **mark},
+            "metadata": metadata,
             "tags": [
                 *(config.get("tags") or []),
                 *([] if self.visible else [TAG_NOSTREAM]),

@@ -14,13 +14,19 @@ from contextlib import contextmanager, nullcontext, suppress
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from langchain_mixture.callbacks import during
 from langchain_mixture.compat import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.running.attempt import Attempt
-from langchain_mixture.running.handoffs import refused_handoffs
+from langchain_mixture.running.events import (
+    atell_asked,
+    atell_replied,
+    tell_asked,
+    tell_replied,
+)
+from langchain_mixture.running.handoffs import refused
 from langchain_mixture.running.reply import Guard, Recorder
 from langchain_mixture.running.routing import atold, told
 from langchain_mixture.running.waiting import (
@@ -42,7 +48,9 @@ def ask(
     for attempt in attempts:
         gate = attempt.run.gate
         with gate.passed(attempt.index) if gate else nullcontext():
-            replies.append(_ask(attempt, config, quorum))
+            recorder = _ask(attempt, config, quorum)
+            replies.append(recorder.reply)
+            tell_replied(attempt, recorder.reply, recorder.message, config)
             is_last = _is_last(replies, attempts)
             if question := quorum.take(replies[-1], is_last=is_last):
                 quorum.hear(told(question))
@@ -63,7 +71,9 @@ async def aask(
     if question := quorum.about_saved:
         quorum.hear(await atold(question), of_saved=True)
     for attempt in attempts:
-        replies.append(await _aask(attempt, config, quorum))
+        recorder = await _aask(attempt, config, quorum)
+        replies.append(recorder.reply)
+        await atell_replied(attempt, recorder.reply, recorder.message, config)
         is_last = _is_last(replies, attempts)
         if question := quorum.take(replies[-1], is_last=is_last):
             quorum.hear(await atold(question))
@@ -93,6 +103,8 @@ async def aask_all(
         async with gate:
             return await aask(attempts, config, quorum)
 
+    if len(calls) < 2:  # no task of their own
+        return [r for attempts in calls for r in await aask(attempts, config, quorum)]
     tasks = [asyncio.ensure_future(one(attempts)) for attempts in calls]
     try:
         return [reply for replies in await asyncio.gather(*tasks) for reply in replies]
@@ -101,8 +113,8 @@ async def aask_all(
             task.cancel()
 
 
-def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
-    wait = Wait(attempt.timeout, attempt.ends, quorum)
+def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Recorder:
+    wait = Wait(attempt.timeout, attempt.ends, quorum, attempt.id)
     if attempt.run.is_left:
         raise asyncio.CancelledError
     recorder = Recorder(attempt, config, wait, wait.sign)
@@ -112,8 +124,11 @@ def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
     def invoke() -> object:  # on a thread of its own, in a copy of this context
         WAIT.set(wait)
         runnable, messages = attempt.prepared(config)
-        handlers = [Guard(wait), *recorder.handlers]
+        if wait.is_over:  # before this thread began
+            raise StoppedError("the call was given up")
+        handlers = recorder.handlers and [Guard(wait), *recorder.handlers]
         agent_config = attempt.config(config, handlers)
+        tell_asked(attempt, messages, config)
         with detached():
             return runnable.invoke(messages, agent_config, **attempt.arguments())
 
@@ -125,11 +140,11 @@ def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
             recorder.answered(_within(wait, invoke, changed))
     finally:
         attempt.run.waits.discard(wait)
-    return recorder.reply
+    return recorder
 
 
-async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
-    wait = Wait(attempt.timeout, attempt.ends, quorum)
+async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Recorder:
+    wait = Wait(attempt.timeout, attempt.ends, quorum, attempt.id)
     timer = asyncio.timeout(wait.left())
     loop = asyncio.get_running_loop()
 
@@ -148,8 +163,7 @@ async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Rep
     with _recorded(recorder, wait, wake):
         try:
             async with timer:
-                with during(WAIT, wait):
-                    output = await _output(attempt, config, recorder)
+                output = await _output(attempt, config, recorder)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -160,7 +174,7 @@ async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Rep
                 raise wait.error() from None
             raise
         recorder.answered(output)
-    return recorder.reply
+    return recorder
 
 
 async def _output(
@@ -169,7 +183,8 @@ async def _output(
     runnable, messages = attempt.prepared(config)
     agent_config = attempt.config(config, recorder.handlers)
     arguments = attempt.arguments()
-    with detached():
+    await atell_asked(attempt, messages, config)
+    with detached(), during(WAIT, recorder.wait):
         return await runnable.ainvoke(messages, agent_config, **arguments)
 
 
@@ -180,8 +195,9 @@ def _recorded(
     """Wait for a call; one that fails is a record, and does not end the step."""
     with wait.held(wake):
         try:
-            with refused_handoffs():
-                yield
+            yield
+        except ParentCommand as handoff:
+            recorder.failed(refused(handoff))
         except GraphBubbleUp:  # an interrupt, for one
             raise
         except StoppedError as stop:

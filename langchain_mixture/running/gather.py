@@ -25,7 +25,7 @@ from langchain_mixture.records import (
     answered,
     last_resort,
     row,
-    usage_of,
+    usage_with,
 )
 from langchain_mixture.running.layer import Layer
 from langchain_mixture.running.routing import Route
@@ -104,7 +104,7 @@ def update(
         reasons=[*before["reasons"], *reasons],
         responses=list(kept),
         history=[*history, *route.rows(kept)],
-        usage=usage_of(history),
+        usage=usage_with(before["usage"], own),
     )
     _add_cost(result, layer, state, replies)
     written = [r["analysis"] for r in kept if "analysis" in r]

@@ -25,11 +25,18 @@ def refused_handoffs() -> Iterator[None]:
     try:
         yield
     except ParentCommand as handoff:
-        goto = handoff.args[0].goto
-        nodes = goto if isinstance(goto, list | tuple) else [goto]
-        names = [shown(n.node if isinstance(n, Send) else n) for n in nodes]
-        to = f" to {', '.join(names)}" if names else ""
-        raise RuntimeError(
-            f"ended in a handoff{to} (Command.PARENT), which a mixture cannot follow; "
-            "the agent must answer itself"
-        ) from handoff
+        raise refused(handoff) from handoff
+
+
+def refused(handoff: ParentCommand) -> RuntimeError:
+    """Return the error that a handoff is turned into."""
+    goto = handoff.args[0].goto
+    nodes = goto if isinstance(goto, list | tuple) else [goto]
+    names = [shown(n.node if isinstance(n, Send) else n) for n in nodes]
+    to = f" to {', '.join(names)}" if names else ""
+    error = RuntimeError(
+        f"ended in a handoff{to} (Command.PARENT), which a mixture cannot follow; "
+        "the agent must answer itself"
+    )
+    error.__cause__ = handoff
+    return error

@@ -31,7 +31,7 @@ from langchain_mixture.records import (
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.handoffs import refused_handoffs
 from langchain_mixture.running.limits import Budget, check_priced
-from langchain_mixture.running.run import Run
+from langchain_mixture.running.run import Run, StepOutline
 from langchain_mixture.running.state import NOTHING, MixtureState
 from langchain_mixture.running.waiting import Question, Quorum
 from langchain_mixture.secrets import describe, redact_error
@@ -73,6 +73,12 @@ class Layer:
         if len(self.agents) < 2:
             return []
         return [f"{self.name}/{agent.label}" for agent in self.agents]
+
+    @property
+    def outline(self) -> StepOutline:
+        """The step for those who look at a run."""
+        agents = [agent.name for agent in self.agents]
+        return {"name": self.name, "step": type(self.step).__name__, "agents": agents}
 
     @property
     def entries(self) -> list[str]:
@@ -162,10 +168,12 @@ class Layer:
 
     def superstep(self, state: MixtureState, run: Run) -> Superstep:
         """Return what the branches of this step share in a run."""
-        saved = run.saved.get(self.name, ())
-        ours = Superstep(self._quorum(state), self.ends(run), saved)
-        # `setdefault` is atomic: sync branches begin in several threads at once.
-        shared: Superstep = run.supersteps.setdefault(self.name, ours)
+        shared: Superstep | None = run.supersteps.get(self.name)
+        if shared is None:
+            saved = run.saved.get(self.name, ())
+            ours = Superstep(self._quorum(state), self.ends(run), saved)
+            # Atomic: sync branches begin in several threads at once.
+            shared = run.supersteps.setdefault(self.name, ours)
         return shared
 
     def ends(self, run: Run) -> float | None:
@@ -202,7 +210,9 @@ class Layer:
         calls = self.calls(state, run)
         asked = [index for index in range(len(calls)) if index not in have]
         with self.blamed(state):  # a function of prices may raise
-            budget = Budget.of(self.options, self._spent(state))
+            # What was spent is read from the whole history: only if it matters.
+            spent = self._spent(state) if self.options.is_limited else []
+            budget = Budget.of(self.options, spent)
         attempts: dict[int, list[Attempt]] = {index: [] for index in asked}
         settings = run.request.arguments
         # The budget is spent in this order: no fallback takes the place of an agent.

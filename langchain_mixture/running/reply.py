@@ -42,8 +42,8 @@ logger = logging.getLogger("langchain_mixture")
 class Recorder:
     """The record of one attempt: its start, its tokens, its outcome.
 
-    `reply` is set by `answered` or `failed`. `handlers` are the callbacks with which
-    the agent must be invoked.
+    `reply` is set by `answered`, `failed` or `unasked`. `handlers` are the callbacks
+    with which the agent must be invoked, if any.
     """
 
     def __init__(
@@ -54,23 +54,28 @@ class Recorder:
         sign: Callable[[], None],
     ) -> None:
         self.reply: Reply
+        self.message: AIMessage | None = None
+        """The agent's whole message."""
         self.handlers: list[BaseCallbackHandler]
         self._attempt = attempt
         self._saver = saver_of(config)
-        self._wait = wait
+        self.wait = wait
         self._started = time.time()
         self._clock = time.perf_counter()
         # An agent may ask several models, and fail after some of them have answered.
         self._reports = Reports()
-        self.handlers = [_Redactor(attempt.agent), self._reports]
+        self.handlers = []
         self._signs: _SignsOfLife | None = None
+        if attempt.is_unheard(config):
+            return
+        self.handlers += [_Redactor(attempt.agent), self._reports]
         if attempt.streams and is_streamed(config):
             self._signs = _SignsOfLife(wait, sign)
             self.handlers.append(self._signs)
 
     def answered(self, output: object) -> None:
         """Record the agent's output: an answer, or a failure if it is none."""
-        message = _message(output, self._attempt.agent)
+        message = self.message = _message(output, self._attempt.agent)
         if isinstance(output, str):
             message.response_metadata = self._reports.metadata_of(output)
         reason = self._not_carried(message)
@@ -117,9 +122,10 @@ class Recorder:
             said = describe(error, attempt.agent.without_secrets)
             self.reply = self._reply("failed", None, said + _hint(said, self._attempt))
 
-    def unasked(self, why: str) -> Reply:
-        """Return the reply of a call that was not made."""
-        return self._reply("not asked", None, why)
+    def unasked(self, why: str) -> Recorder:
+        """Record a call that was not made."""
+        self.reply = self._reply("not asked", None, why)
+        return self
 
     def _reply(
         self,
@@ -140,7 +146,7 @@ class Recorder:
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
         reply: Reply = {
-            "id": f"{attempt.step}/{attempt.index}",
+            "id": attempt.id,
             "text": "" if message is None else message.text,
             "agent": attempt.agent.name,
             "model": attempt.agent.model_of(message),
@@ -177,7 +183,8 @@ class Recorder:
         said = self._reports.messages
         is_own = self._attempt.agent.is_model or not said
         if message is not None and is_own and not mixture_of(message):
-            said = [message]
+            reported = reported_by([message])
+            return reported, not reported and is_cached(message)
         reported = reported_by(said)
         if message is not None:
             # A chain may return what a client without callbacks wrote, and a mixture
@@ -364,7 +371,7 @@ def _encodable(message: AIMessage) -> AIMessage:
 
     One of them would fail every later request and the checkpoint.
     """
-    parts = {part: getattr(message, part) for part in _PARTS}
+    parts = {part: value for part in _PARTS if (value := getattr(message, part))}
     try:
         in_texts(parts, str.encode)
     except UnicodeEncodeError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -105,22 +105,20 @@ def inner_reports(message: AIMessage) -> list[Reported]:
 
 
 def _added(
-    name: str | None, provider: str | None, usages: Iterable[Mapping[str, Any]]
+    name: str | None, provider: str | None, usages: Sequence[Mapping[str, Any]]
 ) -> Reported:
-    usages = list(usages)
-    read = sum(usage["input_tokens"] for usage in usages)
-    written = sum(usage["output_tokens"] for usage in usages)
-    total = sum(
-        usage.get("total_tokens") or usage["input_tokens"] + usage["output_tokens"]
-        for usage in usages
-    )
-    added = Reported(input_tokens=read, output_tokens=written, total_tokens=total)
+    added = Reported(input_tokens=0, output_tokens=0, total_tokens=0)
+    for usage in usages:
+        read, written = usage["input_tokens"], usage["output_tokens"]
+        added["input_tokens"] += read
+        added["output_tokens"] += written
+        added["total_tokens"] += usage.get("total_tokens") or read + written
     if name is not None:
         added["model_name"] = name
     if provider is not None:
         added["model_provider"] = provider
-    if details := summed(usage.get("input_token_details") for usage in usages):
+    if details := summed([usage.get("input_token_details") for usage in usages]):
         added["input_token_details"] = details
-    if details := summed(usage.get("output_token_details") for usage in usages):
+    if details := summed([usage.get("output_token_details") for usage in usages]):
         added["output_token_details"] = details
     return added

@@ -13,10 +13,10 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from langchain_mixture.errors import InvalidMixtureError, shown
-from langchain_mixture.records import Reply, Result, usage_of
+from langchain_mixture.records import NO_USAGE, Reply, Result
 
 NOTHING: Final = Result(
-    status="complete", reasons=[], responses=[], history=[], usage=usage_of([])
+    status="complete", reasons=[], responses=[], history=[], usage=NO_USAGE
 )
 
 
