@@ -25,7 +25,12 @@ from langchain_core.tools import BaseTool, convert_runnable_to_tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from langchain_mixture.advice import advised, carrying, fingerprint
+from langchain_mixture.advice import (
+    advised,
+    carrying,
+    fingerprint,
+    is_of_a_mixture,
+)
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
 from langchain_mixture.agents.wrappers import with_model
 from langchain_mixture.errors import (
@@ -291,7 +296,7 @@ class ChatMixture(GraphChatModel):
         inputs: dict[str, Any] = {"messages": distinct(messages)}
         if not built.by:
             return built.graph, inputs, request
-        about = advised(messages, self.consult, built.by)
+        about = advised(messages, self.consult, built.by, counts=is_of_a_mixture)
         request = replace(request, advised=about)
         if about.asks:
             return built.graph, inputs, request

@@ -81,16 +81,18 @@ class Player(Scripted):
 class Face:
     """An agent that a panel of two advises."""
 
-    def __init__(self, face: str, lines: Sequence[Any], name: str = "w") -> None:
+    def __init__(
+        self, face: str, lines: Sequence[Any], name: str = "w", consult: Any = "turn"
+    ) -> None:
         self.advisers = [Adviser(model=f"{name}1"), Adviser(model=f"{name}2")]
         self.writer = Player(model=name, lines=lines)
         panel = Propose(self.advisers)
         self.model: Any = self.writer
         self.middleware: list[Any] = []
         if face == "ChatMixture":
-            self.model = ChatMixture([panel, Aggregate(self.writer)])
+            self.model = ChatMixture([panel, Aggregate(self.writer)], consult=consult)
         else:
-            self.middleware = [MixtureMiddleware([panel])]
+            self.middleware = [MixtureMiddleware([panel], consult=consult)]
 
     def agent(self, tools: Any = (look,), *middleware: Any, **options: Any) -> Any:
         """Return the agent, with other middleware in front."""
@@ -180,6 +182,17 @@ def test_a_forced_choice_is_the_answering_models_alone() -> None:
     first, second = ours.writer.arguments
     assert first["tool_choice"] == "look"
     assert "tool_choice" not in second
+
+
+@FACES
+@pytest.mark.parametrize(("consult", "asked"), [(1, 5), (2, 3), (3, 2), (100, 1)])
+def test_a_number_asks_anew_after_so_many_answers(
+    face: str, consult: int, asked: int
+) -> None:
+    """In a turn of four tool steps and an answer."""
+    ours = Face(face, [*[LOOK] * 4, "done"], consult=consult)
+    plainly(ours)
+    assert ours.asked == [asked, asked, 5]
 
 
 # -- What asks again -----------------------------------------------------------------
