@@ -31,7 +31,7 @@ from langchain_mixture import Aggregate, ChatMixture, Propose
 from langchain_mixture.advice import turn_of
 from langchain_mixture.middleware import MixtureMiddleware
 from tests.providers.cases import CALL, ION, QUESTION, weather
-from tests.providers.setups import PIXEL, SET_UPS
+from tests.providers.setups import PACKAGES, PIXEL, SET_UPS
 from tests.providers.stub import Body, Request, Stub, blocks, serve
 
 NAMES = ("anthropic", "openai", "responses", "google", "mistral", "groq", "ollama")
@@ -40,17 +40,11 @@ TURNS = [*[CALL] * 3, ION] * 2
 """Two turns, of three tool calls each."""
 
 
-def package_of(name: str) -> str:
-    """Return the client package of a set-up."""
-    owners = {"responses": "openai", "google": "google_genai", "mistral": "mistralai"}
-    return f"langchain_{owners.get(name, name)}"
-
-
 CHOSEN = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            find_spec(package_of(name)) is None, reason=f"no {package_of(name)}"
+            find_spec(PACKAGES[name]) is None, reason=f"no {PACKAGES[name]}"
         ),
     )
     for name in NAMES
