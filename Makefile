@@ -51,7 +51,7 @@ dist: $(UV)  ## build the wheel; with each extra it imports and answers in an em
 constraints: $(UV)  ## write the newest versions of everything into constraints.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
-bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in a minute
+bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in two minutes
 	$(BIN)/python benchmarks/agents.py
 
 soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
