@@ -133,9 +133,6 @@ def create_mixture(
         stream_proposals=stream_proposals,
     )
     layers = layers_of(steps, client, options, name)
-    given: dict[str, Any] = (
-        {} if transformers is None else {"transformers": transformers}
-    )
     return build(
         layers,
         context_schema=context_schema,
@@ -145,8 +142,8 @@ def create_mixture(
         interrupt_after=_nodes(interrupt_after, {}),
         cache=cache,
         debug=debug,
+        transformers=transformers,
         name=name or "mixture",
-        **given,
     )
 
 

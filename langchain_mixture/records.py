@@ -383,8 +383,9 @@ def summed(details: Iterable[object]) -> dict[str, int]:
     """
     sums: dict[str, int] = {}
     for given in details:
-        for name, number in given.items() if isinstance(given, Mapping) else ():
-            sums[name] = sums.get(name, 0) + (number or 0)
+        if given and isinstance(given, Mapping):
+            for name, number in given.items():
+                sums[name] = sums.get(name, 0) + (number or 0)
     return sums
 
 

@@ -77,6 +77,8 @@ def able(request: dict[str, Any]) -> Answer | str:
     offered = [tool["function"]["name"] for tool in request.get("tools") or []]
     tools = [name for name in offered if name in _ARGUMENTS]
     last = request["messages"][-1]
+    if form := request.get("response_format"):
+        return json.dumps(_ARGUMENTS[form["json_schema"]["name"]])
     if tools and last["role"] == "user":
         call = {"name": tools[0], "arguments": json.dumps(_ARGUMENTS[tools[0]])}
         return Answer(

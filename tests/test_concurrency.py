@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 
 from langchain_mixture import Aggregate, ChatMixture, Propose, create_mixture
 from langchain_mixture.running.waiting import Gate
+from langchain_mixture.threads import begun
 from tests.models import Crowd, Scripted, Streaming, ask
 
 BOUND = 30
@@ -254,3 +257,24 @@ def test_a_function_client_that_was_given_up_does_not_try_again(
     for thread in set(threading.enumerate()) - before:
         thread.join(BOUND)
     assert requests == ["slow"]
+
+
+def test_a_thread_whose_call_has_ended_takes_the_next_one() -> None:
+    """Sync calls one after the other share a thread; two at once do not."""
+    first, second = (begun(threading.get_ident).result() for _ in range(2))
+    assert first == second
+    both = threading.Barrier(2, timeout=10)
+
+    def meet() -> int:
+        both.wait()
+        return threading.get_ident()
+
+    together = [begun(meet), begun(meet)]
+    assert len({one.result() for one in together}) == 2
+
+
+def test_a_reused_thread_keeps_nothing_of_the_last_call() -> None:
+    """A context variable that one call sets is not set in the next."""
+    mark: ContextVar[str] = ContextVar("mark", default="unset")
+    begun(partial(mark.set, "set")).result()
+    assert begun(mark.get).result() == "unset"

@@ -450,6 +450,19 @@ def test_max_calls_is_not_passed(tmp_path: Path) -> None:
     assert (rest.calls, rest.left) == (30 - 8, 0)
 
 
+def test_a_terminal_shows_a_bar_while_it_asks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many questions are done, and the calls; it is gone at the end."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    found = compare({"a": "a"}, questions(3), EXACT, client=panel(a=0.6))
+    shown = capsys.readouterr().err
+    assert "3/3" in shown
+    assert "3 calls" in shown
+    assert "of 3 questions" not in shown
+    assert found.calls == 3
+
+
 def test_max_cost_stops_before_the_call_that_may_pass_it() -> None:
     """Each call reads 10 tokens and writes 5, at most: 3 e-5 dollars."""
     prices = {"a": {"input": 1.0, "output": 4.0}}

@@ -3,21 +3,33 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.messages import HumanMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tracers import LangChainTracer
-from langchain_core.tracers.context import tracing_v2_enabled
+from langchain_core.tracers.context import (
+    register_configure_hook,
+    tracing_v2_enabled,
+)
 from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
 from langsmith import Client
 
-from langchain_mixture import Aggregate, ChatMixture, Propose, StepFailedError
+from langchain_mixture import (
+    Aggregate,
+    ChatMixture,
+    NoResponsesError,
+    Propose,
+    StepFailedError,
+    create_mixture,
+)
 from langchain_mixture.callbacks import callbacks_of
+from tests.models import Scripted
 from tests.openai_stub import Answer, serve
 
 KEY: Any = "sk-secret-secret-secret"
@@ -259,3 +271,59 @@ def test_the_callbacks_of_a_call_are_a_copy_and_reach_what_runs_inside(
     callbacks_of({"callbacks": given}).add_handler(ours)
     again = callbacks_of({"callbacks": given})
     assert again.handlers == again.inheritable_handlers == [theirs]
+
+
+class Noted(BaseCallbackHandler):
+    """Keeps the errors of models, as a tracer would record them."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def on_llm_error(self, error: BaseException, **_: Any) -> None:
+        self.errors.append(repr(error))
+
+
+NOTED: ContextVar[Noted | None] = ContextVar("noted", default=None)
+register_configure_hook(NOTED, inheritable=False)
+
+
+@pytest.mark.parametrize("where", ["config", "model", "context variable"])
+def test_a_key_reaches_no_handler_wherever_it_listens(where: str) -> None:
+    """A model that nobody seems to listen to gets no callbacks; these must be seen."""
+    noted = Noted()
+    leaking = Scripted(model="a", script=ValueError("sk-abcdef1234567890"))
+    config: RunnableConfig = {}
+    if where == "config":
+        config["callbacks"] = [noted]
+    elif where == "model":
+        leaking.callbacks = [noted]
+    token = NOTED.set(noted if where == "context variable" else None)
+    try:
+        with pytest.raises(NoResponsesError):
+            create_mixture([Propose([leaking])]).invoke(
+                {"messages": [("user", "Why?")]}, config
+            )
+    finally:
+        NOTED.reset(token)
+    assert [error.count("[redacted]") for error in noted.errors] == [1]
+
+
+class Composite(Scripted):
+    """A chat model that asks another one, and then fails."""
+
+    inner: Any
+
+    def _generate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any
+    ) -> Any:
+        self.inner.invoke(messages, {"callbacks": run_manager.inheritable_handlers})
+        raise ValueError("no more")
+
+
+def test_a_model_that_holds_another_is_heard_though_nobody_listens() -> None:
+    """It failed after the one inside had answered: those tokens are counted."""
+    failing = Composite(model="outer", inner=Scripted(model="inner"))
+    with pytest.raises(NoResponsesError) as raised:
+        create_mixture([Propose([failing])]).invoke({"messages": [("user", "Why?")]})
+    (call,) = raised.value.history[0]["llm_calls"]
+    assert (call["in_tokens"], call["out_tokens"]) == (10, 5)

@@ -193,22 +193,24 @@ def _recorded(
     recorder: Recorder, wait: Wait, wake: Callable[[], None]
 ) -> Iterator[None]:
     """Wait for a call; one that fails is a record, and does not end the step."""
-    with wait.held(wake):
-        try:
-            yield
-        except ParentCommand as handoff:
-            recorder.failed(refused(handoff))
-        except GraphBubbleUp:  # an interrupt, for one
-            raise
-        except StoppedError as stop:
-            model_error = stop.__cause__
-            recorder.failed(
-                model_error
-                if isinstance(model_error, Exception)
-                else RuntimeError(str(stop))
-            )
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
-            recorder.failed(error)
+    wait.begin(wake)
+    try:
+        yield
+    except ParentCommand as handoff:
+        recorder.failed(refused(handoff))
+    except GraphBubbleUp:  # an interrupt, for one
+        raise
+    except StoppedError as stop:
+        model_error = stop.__cause__
+        recorder.failed(
+            model_error
+            if isinstance(model_error, Exception)
+            else RuntimeError(str(stop))
+        )
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
+        recorder.failed(error)
+    finally:
+        wait.end()
 
 
 def _unasked(attempt: Attempt, quorum: Quorum) -> str | None:

@@ -24,7 +24,13 @@ from langchain_mixture.compat import saver_of
 from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Outcome, Reply, Reported, estimated
 from langchain_mixture.running.attempt import Attempt
-from langchain_mixture.running.endings import AT_LIMIT, cut_off, ending, refusal
+from langchain_mixture.running.endings import (
+    AT_LIMIT,
+    cut_off,
+    ending,
+    explained,
+    refusal,
+)
 from langchain_mixture.running.reports import (
     Reports,
     inner_reports,
@@ -95,11 +101,13 @@ class Recorder:
         (langgraph-checkpoint 4.3.2). They come in what is no text, such as the
         arguments of a tool call. `test_complete.py` holds it.
         """
+        if self._saver is None:
+            return None
         parts: list[Any] = [message.tool_calls]
         if self._attempt.may_answer:  # then the message itself is kept
             parts = [getattr(message, part) for part in _PARTS]
         kept: Any = [part for part in parts if part and not isinstance(part, str)]
-        if self._saver is None or not kept:
+        if not kept:
             return None
         for _ in range(_DEPTH):
             kept = [kept]
@@ -141,7 +149,8 @@ class Recorder:
         # Where the step has nothing better, these are the answer, as of a plain model.
         keeps = error is None
         if message is not None and is_whole and not keeps:
-            keeps = refusal(message) is not None or _is_answer(message, attempt)
+            told = refusal(message) is not None or explained(message)
+            keeps = told or _is_answer(message, attempt)
         # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
@@ -353,6 +362,8 @@ class _Redactor(BaseCallbackHandler):
 
 
 def _message(output: object, agent: ResolvedAgent) -> AIMessage:
+    if type(output) is AIMessage:  # nearly always; pydantic's checks of types take 1 µs
+        return _encodable(output)
     if isinstance(output, str):
         output = AIMessage(output)
     if isinstance(output, AIMessageChunk):
@@ -373,7 +384,8 @@ def _encodable(message: AIMessage) -> AIMessage:
     """
     parts = {part: value for part in _PARTS if (value := getattr(message, part))}
     try:
-        in_texts(parts, str.encode)
+        for part in parts.values():
+            in_texts(part, str.encode)
     except UnicodeEncodeError:
         clean = in_texts(parts, lambda text: text.encode(errors="replace").decode())
         return message.model_copy(update=clean)

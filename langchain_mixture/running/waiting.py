@@ -236,18 +236,17 @@ class Wait:
         self._is_cancelled = False
         self._sign = time.monotonic()
 
-    @contextmanager
-    def held(self, wake: Callable[[], None]) -> Iterator[Wait]:
-        """Wait for the length of a block; `wake` is called when the limit changes."""
+    def begin(self, wake: Callable[[], None]) -> None:
+        """Begin to wait; `wake` is called when the limit changes."""
         self.wake = wake
         self._quorum.enter(self)
-        try:
-            yield self
-        finally:
-            self.is_over = True
-            self._quorum.leave(self)
-            for end in self.on_end:
-                end()
+
+    def end(self) -> None:
+        """Wait no longer."""
+        self.is_over = True
+        self._quorum.leave(self)
+        for end in self.on_end:
+            end()
 
     def sign(self) -> None:
         """Take a sign of life, from which the timeout counts anew."""
@@ -260,27 +259,34 @@ class Wait:
 
     def left(self) -> float | None:
         """The seconds until the call is given up, 0 or more; None = no limit."""
-        due = min((when for when, _ in self._limits()), default=None)
+        due, _ = self._limit()
         return None if due is None else max(0.0, due - time.monotonic())
 
     def error(self) -> BaseException:
         """The error of a call that is given up: that of its nearest limit."""
-        return min(self._limits(), key=lambda limit: limit[0])[1]
+        return self._limit()[1]()
 
-    def _limits(self) -> list[tuple[float, BaseException]]:
-        limits: list[tuple[float, BaseException]] = []
+    def _limit(self) -> tuple[float | None, Callable[[], BaseException]]:
+        """Return when the call is given up, and what makes the error for it."""
         if self._is_cancelled:
-            limits.append((0.0, asyncio.CancelledError()))
-        if self._quorum.closes_at is not None:
-            why = f"not waited for: {self._quorum.met}"
-            limits.append((self._quorum.closes_at, GivenUpError(why)))
+            return 0.0, asyncio.CancelledError
+        due, error = self._quorum.closes_at, self._not_needed
         if self._timeout is not None:
-            why = f"no answer within {counted(self._timeout, 'second')}"
-            limits.append((self._sign + self._timeout, TimeoutError(why)))
-        if self._ends is not None:
-            why = "not waited for: its share of the deadline was used up"
-            limits.append((self._ends, GivenUpError(why)))
-        return limits
+            ends = self._sign + self._timeout
+            if due is None or ends < due:
+                due, error = ends, self._too_late
+        if self._ends is not None and (due is None or self._ends < due):
+            due, error = self._ends, self._out_of_time
+        return due, error
+
+    def _not_needed(self) -> BaseException:
+        return GivenUpError(f"not waited for: {self._quorum.met}")
+
+    def _too_late(self) -> BaseException:
+        return TimeoutError(f"no answer within {counted(self._timeout or 0, 'second')}")
+
+    def _out_of_time(self) -> BaseException:
+        return GivenUpError("not waited for: its share of the deadline was used up")
 
 
 WAIT: ContextVar[Wait | None] = ContextVar("mixture_wait", default=None)
