@@ -46,13 +46,14 @@ from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.plan import bounds_of, names_of
 from langchain_mixture.prices import Prices
 from langchain_mixture.runnables import leaves, unwrapped
+from langchain_mixture.running.cards import card
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request, binds_tools
-from langchain_mixture.running.run import Run
+from langchain_mixture.running.run import Run, StepOutline
 from langchain_mixture.running.state import NOTHING, AdvisedInput
 from langchain_mixture.steps.base import Timeout
-from langchain_mixture.steps.checks import check_value
+from langchain_mixture.steps.checks import check_value, names_told
 from langchain_mixture.steps.program import Steps, flat
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
@@ -584,6 +585,16 @@ class ChatMixture(GraphChatModel):
         return f"{type(self).__name__}({' → '.join(outline_of(self.steps))})"
 
     __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows; no model is made for it."""
+        steps = flat(self.steps)
+        agents = (agents for agents, _ in bounds_of(steps, self._options))
+        outlines: list[StepOutline] = [
+            {"name": name, "step": type(step).__name__, "agents": names_told(some)}
+            for name, step, some in zip(names_of(steps), steps, agents, strict=True)
+        ]
+        return card(self.name or type(self).__name__, outlines)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Return the tokens of a text, as the answering model encodes it."""

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from tests.openai_stub import able, serve
 from tests.providers.anthropic import Messages
@@ -352,3 +353,27 @@ def test_make_hands_the_demo_its_question_as_data(how: str, tmp_path: Path) -> N
     )
     asked = f"{given['QUESTION']}|{given['MODEL']}|examples/demo.py"
     assert done.stdout == asked
+
+
+def test_the_page_of_progress_hears_who_has_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each member writes, then has answered; then the answer comes in parts."""
+    with serve(able) as stub:
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
+        app = runpy.run_path(str(EXAMPLES / "progress.py"))["app"]
+        client = TestClient(app)
+        assert "EventSource" in client.get("/").text
+        lines = client.get("/ask", params={"question": "Why?"}).text.split("\n\n")
+    parts = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    states = Counter((p["agent"], p["state"]) for p in parts if "state" in p)
+    assert states == {
+        (f"openai:{MINI}", "writing"): 2,
+        (f"openai:{MINI}", "answered"): 2,
+        ("openai:gpt-4.1-mini", "writing"): 1,
+        ("openai:gpt-4.1-mini", "answered"): 1,
+    }
+    said = "".join(part.get("text", "") for part in parts)
+    assert said.strip() == f"{MINI} answers"
+    assert parts[-1] == {"done": True}
