@@ -36,7 +36,8 @@ test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures
 	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
 
 test-providers: .venv-providers/.done  ## twelve set-ups of providers' clients, over stubs
-	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers tests/test_examples.py -q -r fE $(ARGS)
+	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers -q -r fE $(ARGS)
+	.venv-providers/bin/python -m pytest tests/test_examples.py tests/test_agent_cases.py -k deep -q
 
 test-server: .venv/.dev .venv-server/.done  ## a mixture on LangGraph's Agent Server, in its dev runtime
 	$(BIN)/python -m pytest tests/test_machines.py
