@@ -1,0 +1,1 @@
+"""What the package costs, measured; each script says how it is run."""
