@@ -300,7 +300,10 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,
         )
-    about: dict[str, Any] = {k: result[k] for k in ("status", "reasons", "usage")}
+    about: dict[str, Any] = {k: result[k] for k in ("status", "reasons")}
+    # In total alone: a thread keeps the message, and saves it again with each turn.
+    usage: dict[str, Any] = {**result["usage"]}
+    about["usage"] = {k: usage[k] for k in usage if k not in ("models", "steps")}
     if result.get("cost") is not None:
         about["cost"] = result["cost"]
     about |= inner(message)  # a mixture that answered looks for its own advice there
