@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := true
 # Keep compiled tests, wherever this is switched off: else each worker compiles its own.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test coverage test-hosts test-providers test-lowest test-newest lint dist constraints bench-agents soak clean
+.PHONY: demo test test-hosts test-providers test-server test-lowest test-newest lint dist docs constraints bench-agents soak withstand clean
 
 # QUESTION and MODEL reach it as environment variables: no shell reads them.
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
@@ -38,6 +38,9 @@ test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures
 test-providers: .venv-providers/.done  ## twelve set-ups of providers' clients, over stubs
 	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers -q -r fE $(ARGS)
 
+test-server: .venv/.dev .venv-server/.done  ## a mixture on LangGraph's Agent Server, in its dev runtime
+	$(BIN)/python -m pytest tests/test_machines.py
+
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,6 +51,13 @@ dist: $(UV)  ## build the wheel; with each extra it imports and answers in an em
 	$(UV) build --quiet
 	$(PYTHON) tests/wheel_program.py $(UV) dist/*.whl
 
+docs: .venv-docs/.done  ## a site in build/site, which needs no network; SITE_URL is its address for llms.txt
+	rm -rf build/docs build/site && mkdir -p build/docs
+	cp -r docs examples *.md LICENSE build/docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	! grep -rlE '<(script|img|link [^>]*stylesheet)[^>]*"https?:' build/site --include='*.html'
+	@echo "To read it: $(PYTHON) -m http.server --bind 127.0.0.1 --directory build/site"
+
 constraints: $(UV)  ## write the newest versions of everything into constraints.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
@@ -57,6 +67,11 @@ bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in a minute
 soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
 	$(BIN)/python benchmarks/soak.py
 
+withstand: .venv/.dev  ## mixed questions, runs that are cancelled, and kills; a quarter of an hour
+	$(BIN)/python benchmarks/withstand.py mixed
+	$(BIN)/python benchmarks/withstand.py cancelled
+	$(BIN)/python benchmarks/withstand.py kills
+
 clean:
 	rm -rf .venv .venv-* dist .mypy_cache .pytest_cache .ruff_cache .coverage
 
@@ -64,7 +79,7 @@ clean:
 	@echo "Installing into .venv (about a minute, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python $(PIP) install --upgrade "pip>=25.1"
-	@$(BIN)/python $(PIP) install --constraint constraints.txt --editable ".[langchain,openai]"
+	@$(BIN)/python $(PIP) install --constraint constraints.txt --editable ".[evaluation,langchain,openai]"
 	@$(BIN)/python examples/local_model.py install
 	@touch $@
 
@@ -87,6 +102,18 @@ $(UV):
 	$(PYTHON) -m venv .venv-providers
 	.venv-providers/bin/python $(PIP) install --upgrade "pip>=25.1"
 	.venv-providers/bin/python $(PIP) install --editable . --group providers
+	@touch $@
+
+.venv-server/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-server
+	.venv-server/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-server/bin/python $(PIP) install --editable ".[langchain,openai]" --group server
+	@touch $@
+
+.venv-docs/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(PIP) install --upgrade "pip>=25.1"
+	.venv-docs/bin/python $(PIP) install --group docs
 	@touch $@
 
 # The hosts bring the packages of several providers, and their tests need more.

@@ -1,68 +1,55 @@
-"""Nine samples of a small model against one, counted; or a fused answer, live.
+"""Does counting nine samples of a model beat one? Or: a fused answer, live.
 
 make demo                               # no key: a model on this machine, counted
 QUESTION="Why is the sky blue?" make demo           # its samples, fused
-MODEL=openai:gpt-4o-mini make demo                  # the same with another model
+MODEL=openai:gpt-4o-mini make demo                  # either with another model
 """
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mode
 from typing import Any
 
+import rich
 from langchain_openai import ChatOpenAI
 from local_model import local_model
 
 from langchain_mixture import (
     Agent,
+    ChatMixture,
+    Majority,
     MixtureError,
     Propose,
-    Response,
-    Step,
     create_mixture,
+    exact,
     self_moa,
 )
-
-
-@dataclass(frozen=True)
-class MostCommon(Step):
-    """Keeps the answer that most samples gave."""
-
-    def keep(self, responses: Sequence[Response], replies: object) -> list[Response]:
-        texts = [response["text"] for response in responses]
-        return [responses[texts.index(mode(texts))]]
-
+from langchain_mixture.evaluation import compare, matches
 
 LABELS = {"type": "string", "enum": ["positive", "negative"]}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "label", "schema": LABELS}}
-ASKED = "What is the sentiment of this review, positive or negative?\n\n"
+ASKED = "Is this review positive or negative? Answer with that one word.\n\n"
 
 
-def count(model: Agent) -> None:
-    """Label thirty reviews by one sample, and by a count of nine."""
-    graph = create_mixture([Propose([model] * 9), MostCommon()])
+def compare_counting(model: Agent) -> None:
+    """Label sixty reviews by one sample, and by the majority of nine."""
     reviews = Path(__file__).with_name("reviews.tsv").read_text("utf-8").splitlines()
+    rows = [review.split("\t") for review in reviews]
+    examples = [{"input": ASKED + review, "gold": label} for label, review in rows]
+    nine = [Propose([model] * 9), Majority()]
     print(
-        "Positive or negative? A small model answers nine times; the majority counts.\n"
+        "Is a review positive or negative? One sample of a model, or nine of them,\n"
+        f"counted, which is the pipeline\n\n  {ChatMixture(nine)!r}\n",
+        flush=True,
     )
-    single = counted = 0
     started = time.perf_counter()
-    for label, review in (line.split("\t") for line in reviews):
-        state = graph.invoke({"messages": [("user", ASKED + review)]})
-        right = f'"{label}"'
-        votes = state["mixture"]["history"][0]["outputs"].count(right)
-        verdict = "right" if state["messages"][-1].text == right else "wrong"
-        single, counted = single + votes, counted + (verdict == "right")
-        print(f" {verdict} {votes} of 9  {review}", flush=True)
-    calls, seconds = 9 * len(reviews), time.perf_counter() - started
+    found = compare(
+        {"one sample": model, "nine, counted": nine}, examples, matches(exact)
+    )
+    rich.print(found)
     print(
-        f"\n one sample    {single / calls:4.0%} right (the mean of the nine)"
-        f"\n nine, counted {counted / len(reviews):4.0%} right\n\n"
-        f"{calls} calls in {seconds:.0f} s. {len(reviews)} reviews are few: "
-        "measure on your own questions.\n"
+        f"{time.perf_counter() - started:.0f} s. {len(rows)} reviews are few: "
+        "measure on questions of your own.\n"
         'A fused answer to one of them: QUESTION="Why is the sky blue?" make demo'
     )
 
@@ -99,7 +86,7 @@ def local(url: str, **settings: Any) -> ChatOpenAI:
 def main() -> None:
     question, name = os.environ.get("QUESTION"), os.environ.get("MODEL")
     if name:
-        fuse(question or "Why is the sky blue? Answer in two sentences.", name, name)
+        fuse(question, name, name) if question else compare_counting(name)
         return
     with local_model() as url:
         if question:
@@ -107,7 +94,8 @@ def main() -> None:
             print("The model is tiny: this shows that things work, and not how well.")
         else:
             bound = {"response_format": SCHEMA}
-            count(local(url, temperature=1, max_tokens=16, extra_body=bound))
+            model = local(url, temperature=1, max_tokens=16, extra_body=bound)
+            compare_counting(model)
 
 
 if __name__ == "__main__":

@@ -432,11 +432,12 @@ class ChatMixture(GraphChatModel):
         Args:
             schema: A pydantic class, a TypedDict class, or a JSON schema.
             include_raw: Whether to return `raw`, `parsed` and `parsing_error`.
-            method: "function_calling" (the default, for every model with tools), or
-                another method of the answering model, such as "json_schema".
+            method: A method of the answering model, such as "json_schema". The default
+                is the model's own default, and "function_calling" where the answering
+                models are of several classes or have none.
             strict: Passed to the answering model.
-            **kwargs: Passed to the answering model, unless the method is
-                "function_calling".
+            **kwargs: Passed to the answering model by a method that is named, unless
+                that is "function_calling".
 
         Raises:
             InvalidMixtureError: The answering models do not support it.
@@ -454,16 +455,16 @@ class ChatMixture(GraphChatModel):
             model = ChatMixture(self_moa("openai:gpt-4o")).with_structured_output(Ion)
             ```
         """
+        options = {"method": method, "strict": strict, **kwargs}
         if method not in (None, "function_calling"):
-            options = {"method": method, "strict": strict, **kwargs}
             return self._structured_by_model(schema, include_raw, options)
         if kwargs:
             raise InvalidMixtureError(
-                f"with_structured_output has no option {min(kwargs)!r} for the method "
-                "function_calling; allowed: include_raw, method, strict."
+                f"with_structured_output has no option {min(kwargs)!r} for "
+                f"{'the method ' + method if method else 'its default method'}; "
+                "allowed: include_raw, method, strict."
             )
         with suppress(InvalidMixtureError, TypeError):  # as the model's own would ask
-            options = {"method": "function_calling", "strict": strict}
             return self._structured_by_model(schema, include_raw, options)
         chain = super().with_structured_output(schema, include_raw=include_raw)
         if strict is None:
@@ -484,7 +485,7 @@ class ChatMixture(GraphChatModel):
         if len(kinds) > 1 or not isinstance(models[0], BaseChatModel):
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
             raise InvalidMixtureError(
-                f"method is {given['method']!r}, which needs answering models of one "
+                f"method is {options['method']!r}, which needs answering models of one "
                 f'class; they are: {names}. Allowed for all: "function_calling".'
             )
         method = type(models[0]).with_structured_output

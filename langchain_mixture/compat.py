@@ -6,7 +6,8 @@ has changed; seen in langchain-core 1.8.3 and langgraph 1.2.24.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
+from langgraph.runtime import Runtime
 
 Graph = TypeVar("Graph", bound=CompiledStateGraph[Any, Any, Any, Any])
 
@@ -70,6 +72,19 @@ class detached:  # noqa: N801  # as contextlib's own
         var_child_runnable_config.reset(self._token)
 
 
+@contextmanager
+def attached(config: RunnableConfig) -> Iterator[None]:
+    """Put a block into the run that a config is of, as LangGraph does with its nodes.
+
+    A writer of a custom stream reads there which graph writes.
+    """
+    token = var_child_runnable_config.set(config)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
+
+
 def detach(context: Context) -> None:
     """Hide the run that one is in from all that runs in a copied context."""
     context.run(var_child_runnable_config.set, None)
@@ -107,6 +122,19 @@ def saver_of(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
     """
     saver = (config.get("configurable") or {}).get("__pregel_checkpointer")
     return saver if isinstance(saver, BaseCheckpointSaver) else None
+
+
+def writer_of(config: RunnableConfig) -> Callable[[Any], None] | None:
+    """Return what writes to the custom stream of the run that one is in, or None.
+
+    Where nobody reads one, LangGraph supplies a writer that does nothing, a plain
+    function; one that writes has the stream in its closure.
+    """
+    for value in (config.get("configurable") or {}).values():
+        if isinstance(value, Runtime):
+            write: Callable[[Any], None] = value.stream_writer
+            return write if getattr(write, "__closure__", ...) is not None else None
+    return None
 
 
 def takes_up(config: RunnableConfig, goes_on: bool) -> bool:

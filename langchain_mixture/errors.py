@@ -21,7 +21,7 @@ from typing import Any
 from langchain_core.exceptions import ModelError
 
 from langchain_mixture.records import HistoryRow, Response
-from langchain_mixture.secrets import one_line
+from langchain_mixture.secrets import is_redacted, one_line
 
 
 class MixtureError(Exception):
@@ -53,7 +53,7 @@ class StepFailedError(MixtureError, RuntimeError):
     """One row a step, the failed one last."""
     errors: list[BaseException]
     """What the failed calls of the step raised, in their order, without keys; the first
-    one is the cause of this error. Empty where no call raised."""
+    one is the cause of this error. Empty where no call raised, and behind a pickle."""
     status_code: int | None
     """The HTTP status that all these errors carry; None where they differ."""
 
@@ -66,12 +66,12 @@ class StepFailedError(MixtureError, RuntimeError):
         errors: Sequence[BaseException] = (),
     ) -> None:
         super().__init__(message)
-        self._message = message
         # Of a provider's kind, it has the plain facts that such an error has: a code, a
         # body. The whole response stays with the cause: it may quote a key.
         facts = vars(errors[0]) if errors else {}
         plain = str | int | float | dict | list | None  # type: ignore[type-arg]  # a check
         vars(self).update({k: v for k, v in facts.items() if isinstance(v, plain)})
+        self._message = message
         self.responses = list(responses)
         self.history = list(history)
         self.errors = list(errors)
@@ -80,6 +80,13 @@ class StepFailedError(MixtureError, RuntimeError):
 
     def __str__(self) -> str:
         return self._message
+
+    def __reduce__(self) -> Any:
+        return type(self), self.args, self._pickled()
+
+    def _pickled(self) -> dict[str, Any]:
+        # As Python leaves out the cause: few errors of providers can be made again.
+        return {**vars(self), "errors": []}
 
 
 class NoResponsesError(StepFailedError):
@@ -107,10 +114,12 @@ def of_kind(
     """
     retry = any(getattr(error, "is_retryable", False) for error in errors)
     for base in type(errors[0]).__mro__ if errors else ():
-        if base is Exception:
-            break
-        if all(isinstance(error, base) for error in errors):
-            with suppress(TypeError):  # some classes cannot be joined with others
+        # An error of a mixture inside has its own kind behind this package's, and one
+        # that was redacted has it behind the class that does this.
+        if issubclass(base, MixtureError) or issubclass(kind, base):
+            continue
+        if all(isinstance(error, base) for error in errors) and not is_redacted(base):
+            with suppress(Exception):  # some classes cannot be joined with others
                 return _joined(kind, base, retry)  # type: ignore[arg-type]  # mypy: hash of errors
     return kind
 
@@ -119,12 +128,9 @@ def of_kind(
 def _joined(
     kind: type[StepFailedError], base: type[BaseException], is_retryable: bool
 ) -> type[StepFailedError]:
-    if issubclass(kind, base):
-        return kind
-
     def __reduce__(error: StepFailedError) -> Any:  # noqa: N807  # it becomes a method
         made = (kind, base, is_retryable, error.args)
-        return _unpickled, made, vars(error)
+        return _unpickled, made, error._pickled()  # noqa: SLF001  # it becomes a method
 
     namespace: dict[str, Any] = {
         "__doc__": kind.__doc__,
@@ -133,7 +139,9 @@ def _joined(
     }
     if issubclass(base, ModelError):
         namespace["is_retryable"] = is_retryable
-    return type(kind.__name__, (kind, base), namespace)
+    joined: type[StepFailedError] = type(kind.__name__, (kind, base), namespace)
+    joined("")  # some, such as ExceptionGroup, are not made of a message alone
+    return joined
 
 
 def _unpickled(
@@ -146,9 +154,16 @@ def _unpickled(
 
 
 def _status_of(errors: Iterable[object]) -> int | None:
-    found = {getattr(error, "status_code", None) for error in errors}
-    status = found.pop() if len(found) == 1 else None
-    return status if isinstance(status, int) else None
+    found = {_status(error) for error in errors}
+    return found.pop() if len(found) == 1 else None
+
+
+def _status(error: object) -> int | None:
+    # The error of an HTTP client has it in its response, which Mistral's package uses.
+    for holder in (error, getattr(error, "response", None)):
+        if isinstance(status := getattr(holder, "status_code", None), int):
+            return status
+    return None
 
 
 def shown(value: object) -> str:

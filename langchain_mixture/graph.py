@@ -133,9 +133,6 @@ def create_mixture(
         stream_proposals=stream_proposals,
     )
     layers = layers_of(steps, client, options, name)
-    given: dict[str, Any] = (
-        {} if transformers is None else {"transformers": transformers}
-    )
     return build(
         layers,
         context_schema=context_schema,
@@ -145,8 +142,8 @@ def create_mixture(
         interrupt_after=_nodes(interrupt_after, {}),
         cache=cache,
         debug=debug,
+        transformers=transformers,
         name=name or "mixture",
-        **given,
     )
 
 
@@ -186,7 +183,8 @@ def build(
             builder.add_edge(branch, layer.name)
     widest = max(len(layer.agents) for layer in layers)
     has_quorum = any(layer.step.quorum is not None for layer in layers)
-    return MixtureGraph.of(builder.compile(**compiled), widest, has_quorum)
+    outline = [layer.outline for layer in layers]
+    return MixtureGraph.of(builder.compile(**compiled), widest, has_quorum, outline)
 
 
 async def run(

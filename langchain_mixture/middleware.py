@@ -29,7 +29,7 @@ from langchain_mixture.prices import Prices
 from langchain_mixture.records import Response
 from langchain_mixture.running.layer import layers_of
 from langchain_mixture.running.request import Request
-from langchain_mixture.running.run import Run
+from langchain_mixture.running.run import Caller, Run
 from langchain_mixture.steps.base import Timeout
 from langchain_mixture.steps.checks import check_value
 from langchain_mixture.steps.program import Steps
@@ -136,8 +136,8 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         about = advised(request.messages, self._consult, self._by)
         new = None
         if about.asks:
-            inputs, run = self._asked(request, about)
-            config = inner_config(CallbackManager, around(CallbackManager))
+            inputs, run = self._asked(request, about, around(CallbackManager))
+            config = inner_config(CallbackManager, run.caller)
             try:
                 new = _responses(self._graph.invoke(inputs, config, run=run))
             except MixtureError as error:
@@ -153,8 +153,8 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         about = advised(request.messages, self._consult, self._by)
         new = None
         if about.asks:
-            inputs, run = self._asked(request, about)
-            config = inner_config(AsyncCallbackManager, around(AsyncCallbackManager))
+            inputs, run = self._asked(request, about, around(AsyncCallbackManager))
+            config = inner_config(AsyncCallbackManager, run.caller)
             try:
                 new = _responses(await self._graph.ainvoke(inputs, config, run=run))
             except MixtureError as error:
@@ -163,13 +163,13 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         return self._carrying(response, new)
 
     def _asked(
-        self, request: ModelRequest[Any], about: Advised
+        self, request: ModelRequest[Any], about: Advised, caller: Caller
     ) -> tuple[dict[str, Any], Run]:
         system = [] if request.system_message is None else [request.system_message]
         at = about.at + len(system)
         offered = Request(tools=request.tools, advised=replace(about, past=(), at=at))
         messages = distinct([*system, *request.messages])
-        return {"messages": messages}, Run(request=offered)
+        return {"messages": messages}, Run(caller, offered)
 
     def _failed(self, error: MixtureError) -> list[Response]:
         logger.warning("%s: no advice in this turn: %s", self._name, error)

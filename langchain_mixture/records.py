@@ -68,6 +68,9 @@ class Call(TypedDict):
     """The ids of the responses that the messages show."""
     check: NotRequired[Callable[[str], object]]
     """Called with the reply's text; the call has failed if it raises."""
+    schema: NotRequired[Mapping[str, Any]]
+    """A JSON schema, with a title, for the reply's text. A model whose profile says
+    that it has structured output is bound to it; others are asked without."""
 
 
 Outcome: TypeAlias = Literal[

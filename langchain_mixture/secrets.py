@@ -200,12 +200,26 @@ def _redact_words(error: BaseException, clean: Callable[[str], str]) -> None:
         "__qualname__": kind.__qualname__,
         "__str__": lambda _: safe,
         "__repr__": lambda _: f"{kind.__name__}({safe!r})",
+        _MARK: True,
     }
     try:
         safe_kind = type(kind.__name__, (kind,), words)
         object.__setattr__(error, "__class__", safe_kind)
     except Exception:  # noqa: BLE001  # a built-in error, which says its arguments
         error.args = (safe,)
+
+
+_MARK: Final = "__redacted__"
+
+
+def is_redacted(kind: type) -> bool:
+    """Whether a class was made for one error, to change what it says.
+
+    Example:
+        >>> is_redacted(ValueError)
+        False
+    """
+    return _MARK in vars(kind)
 
 
 def _said(error: BaseException, form: Callable[[BaseException], str] = str) -> str:

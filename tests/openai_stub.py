@@ -69,6 +69,8 @@ def able(request: dict[str, Any]) -> Answer | str:
         "Verdict": {"is_true": False, "reason": "It is butterscotch."},
     }
     last = request["messages"][-1]
+    if form := request.get("response_format"):
+        return json.dumps(arguments[form["json_schema"]["name"]])
     if tools and last["role"] == "user":
         call = {"name": tools[0], "arguments": json.dumps(arguments[tools[0]])}
         return Answer(

@@ -39,7 +39,7 @@ def answer(url: str, database: str) -> str:
     with kind.from_conn_string(database) as saver:
         saver.setup()
         mixture = graph(url, saver)
-        begun = mixture.get_state(CONFIG).created_at  # see docs/guide.md
+        begun = mixture.get_state(CONFIG).created_at  # see docs/resume.md
         inputs = None if begun else QUESTION
         state = mixture.invoke(inputs, CONFIG, durability="sync")
         return str(state["messages"][-1].text)

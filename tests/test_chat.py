@@ -27,7 +27,7 @@ from langchain_mixture import (
     Take,
     create_mixture,
 )
-from tests.models import Scripted, Streaming, mixture, models, over
+from tests.models import Scripted, Streaming, called, mixture, models, over
 from tests.openai_stub import serve
 
 
@@ -182,6 +182,19 @@ def test_more_than_twelve_layers_run_in_a_chain_and_in_a_batch() -> None:
     model = ChatMixture(steps, client=models("a", "b", "c"))
     chain = RunnableLambda(lambda x: x) | model
     assert [m.text for m in chain.batch(["1", "2"])] == ["c answers"] * 2
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+async def test_an_empty_conversation_reaches_the_models_as_it_is(how: str) -> None:
+    """Whether there is an answer to nothing is theirs to say, as of a plain model."""
+    a, c = Scripted(model="a"), Scripted(model="c")
+    alone = await called(ChatMixture([Propose([a])]), how, [], None)
+    assert (alone.text, a.asked) == ("a answers", [[]])
+    advised = await called(ChatMixture([Propose([a]), Aggregate(c)]), how, [], None)
+    assert (advised.text, a.asked) == ("c answers", [[], []])
+    system, responses = c.asked[0]
+    assert (system.type, responses.type) == ("system", "human")
+    assert "a answers" in responses.text
 
 
 def test_a_degraded_mixture_as_an_agent_makes_a_degraded_answer() -> None:

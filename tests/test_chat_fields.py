@@ -2,13 +2,14 @@
 
 import asyncio
 import copy
+import json
 import pickle
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.load import dumpd
+from langchain_core.load import dumpd, dumps, loads
 from langchain_core.messages import (
     BaseMessage,
     HumanMessage,
@@ -17,7 +18,7 @@ from langchain_core.messages import (
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
-from pydantic import model_validator
+from pydantic import SecretStr, model_validator
 
 from langchain_mixture import (
     Aggregate,
@@ -275,3 +276,29 @@ def test_what_a_trace_tells_of_a_mixture_is_names_alone() -> None:
     assert "hidden" not in told
     assert KEY not in told
     assert repr(model) == "ChatMixture(Propose(gpt-4o, gpt-4.1) → Take())"
+
+
+def test_callbacks_are_told_the_mixtures_name_and_no_tokens_twice() -> None:
+    """Handlers that read `llm_output` find a dict there, as of a provider's model."""
+    told: list[Any] = []
+
+    class Reader(BaseCallbackHandler):
+        def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+            told.append(response.llm_output)
+
+    mixture().invoke("Why?", {"callbacks": [Reader()]})
+    assert told[-1] == {"model_name": "langchain-mixture"}
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+def test_a_mixture_is_written_out_by_its_name_alone_and_never_read_back() -> None:
+    """A serialized form is traced, and the models inside hold keys and headers."""
+    key = "a-password-of-a-user"
+    model = ChatOpenAI(
+        model="a", api_key=SecretStr(key), default_headers={"x-token": key}
+    )
+    text = dumps(ChatMixture([Propose([model])]))
+    assert key not in text
+    assert json.loads(text)["type"] == "not_implemented"
+    with pytest.raises(NotImplementedError, match=r"ChatMixture\(Propose\(a\)\)"):
+        loads(text, allowed_objects="all")

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.callbacks import (
     AsyncCallbackHandler,
     BaseCallbackHandler,
@@ -372,6 +373,25 @@ def test_a_whole_answer_streams_all_that_its_message_has() -> None:
     assert whole.text == "Hi"
     assert whole.additional_kwargs == {"audio": {"id": "1"}}
     assert chunks[-1].name == "bot"
+
+
+def test_a_streamed_answer_has_the_id_that_its_provider_gave_it() -> None:
+    """OpenAI's Responses API finds an answer by it; an agent's stream has it once."""
+
+    class Known(Streaming):
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            yield ChatGenerationChunk(message=AIMessageChunk(content="", id="resp_1"))
+            yield from super()._stream(*args, **kwargs)
+
+    model = ChatMixture([Propose([Known(model="known")])])
+    chunks = list(model.stream("Why?"))
+    assert sum(chunks[1:], start=chunks[0]).id == "resp_1"
+    agent: Any = create_agent(model, [])
+    inputs = {"messages": [("user", "Why?")]}
+    streamed = list(agent.stream(inputs, stream_mode=["messages", "values"]))
+    text = "".join(part[0].text for mode, part in streamed if mode == "messages")
+    assert text == "known answers"
+    assert streamed[-1][1]["messages"][-1].id == "resp_1"
 
 
 @pytest.mark.parametrize("last", [[], [Map(str)]])

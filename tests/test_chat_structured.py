@@ -54,7 +54,7 @@ def ionic(request: dict[str, Any]) -> Answer | str:
 async def test_structured_output_of_every_kind(
     schema: Any, method: str | None, include_raw: bool
 ) -> None:
-    """pydantic, TypedDict and JSON schema; by tools or by the model's own way."""
+    """pydantic, TypedDict and JSON schema; by tools or by the model's own default."""
     with serve(ionic) as stub:
         model = over(stub, "a", "c").with_structured_output(
             schema, method=method, include_raw=include_raw
@@ -66,7 +66,7 @@ async def test_structured_output_of_every_kind(
             if include_raw:
                 assert result["parsing_error"] is None
                 assert isinstance(result["raw"], AIMessage)
-        way = "response_format" if method == "json_schema" else "tools"
+        way = "tools" if method == "function_calling" else "response_format"
         assert way in stub.requests[1]
         assert way not in stub.requests[0]
 
@@ -75,13 +75,15 @@ def test_strict_and_method_are_never_swallowed() -> None:
     """They reach the answering model, or are refused with a reason."""
     with serve(ionic) as stub:
         model = over(stub, "a", "c")
-        model.with_structured_output(Ion, strict=True).invoke("Which?")
+        by_tool: dict[str, Any] = {"method": "function_calling", "strict": True}
+        model.with_structured_output(Ion, **by_tool).invoke("Which?")
         assert stub.requests[-1]["tools"][0]["function"]["strict"] is True
-        model.with_structured_output(Ion, method="json_schema", strict=True).invoke("?")
+        model.with_structured_output(Ion, strict=True).invoke("?")
         form = stub.requests[-1]["response_format"]
         assert form["json_schema"]["strict"] is True
-        with pytest.raises(InvalidMixtureError, match="no option 'stict'"):
-            model.with_structured_output(Ion, stict=True)
+        for method in (None, "function_calling"):
+            with pytest.raises(InvalidMixtureError, match="no option 'stict'"):
+                model.with_structured_output(Ion, method=method, stict=True)
         with pytest.raises(ValueError, match="json_scheme"):
             model.with_structured_output(Ion, method="json_scheme")
     with pytest.raises(InvalidMixtureError, match="which answers, cannot bind tools"):

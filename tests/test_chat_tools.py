@@ -20,7 +20,8 @@ from langchain_mixture import (
     Propose,
     Rank,
 )
-from langchain_mixture.running.attempt import tools_as_text
+from langchain_mixture.running.attempt import in_common_blocks, tools_as_text
+from langchain_mixture.running.request import Request
 from tests.models import KEY, Scripted, add, over
 from tests.openai_stub import Answer, serve
 
@@ -206,3 +207,93 @@ def test_what_a_tool_says_to_its_provider_is_kept() -> None:
             [search]
         ).invoke("Why?")
         assert stub.requests[1]["tools"] == stub.requests[2]["tools"]
+
+
+THINKING: Any = {"type": "thinking", "thinking": "Charges, then.", "signature": "s"}
+PICTURE: Any = {"type": "image", "base64": "iVBO", "mime_type": "image/png"}
+SEARCH: Any = {
+    "type": "server_tool_call",
+    "id": "s1",
+    "name": "web_search",
+    "args": {"query": "ion"},
+}
+TEXT: Any = {"type": "text", "text": "An ion."}
+
+
+@pytest.mark.parametrize(
+    ("content", "by", "asked", "also_own", "shown"),
+    [
+        ([THINKING, TEXT], "anthropic", "ollama", False, "An ion."),
+        ([THINKING, TEXT], "anthropic", "anthropic", False, None),
+        ([THINKING, TEXT], "anthropic", "anthropic", True, "An ion."),
+        ([THINKING, TEXT], "anthropic", None, False, None),
+        ([THINKING, TEXT], None, "ollama", False, None),
+        ([THINKING, TEXT], "mistralai", "mistral", False, None),
+        ([TEXT], "bedrock_converse", "amazon_bedrock", False, None),
+        ([TEXT], "openai", "azure", False, None),
+        ([TEXT], "google_genai", "google_vertexai", False, None),
+        ([TEXT], "openai", "xai", False, "An ion."),
+        ([TEXT, PICTURE], "openai", "ollama", False, [TEXT, PICTURE]),
+        ([SEARCH, TEXT], "openai", "anthropic", False, "An ion."),
+        ([THINKING], "anthropic", "ollama", False, ""),
+        ("An ion.", "anthropic", "ollama", True, None),
+    ],
+    ids=[
+        "another provider's",
+        "its own",
+        "its own provider's, of another API",
+        "a model of no known provider",
+        "a message of no known provider",
+        "Mistral by two names",
+        "Bedrock by two names",
+        "OpenAI by two names",
+        "Google by two names",
+        "names that only end alike",
+        "a picture",
+        "a tool that ran at the provider",
+        "nothing but thinking",
+        "text alone",
+    ],
+)
+def test_a_model_is_asked_in_blocks_that_it_understands(
+    content: Any, by: str | None, asked: str | None, also_own: bool, shown: Any
+) -> None:
+    """Its own blocks go back to a provider as they came; None = as they came."""
+    metadata = {"output_version": "v1"} | ({} if by is None else {"model_provider": by})
+    said = AIMessage(content, response_metadata=metadata)
+    talk = [HumanMessage("Why?"), said, HumanMessage("And?")]
+    first, message, last = in_common_blocks(talk, asked, also_own=also_own)
+    assert (first, last) == (talk[0], talk[2])
+    assert message.content == (content if shown is None else shown)
+    assert ("output_version" in message.response_metadata) == (
+        shown is None or isinstance(shown, list)
+    )
+
+
+@pytest.mark.parametrize(
+    ("builtin", "is_function"),
+    [
+        ({"type": "web_search_20250305", "name": "web_search"}, False),
+        ({"type": "web_search"}, False),
+        ({"google_search": {}}, False),
+        ({"type": "custom", "name": "add", "input_schema": {"type": "object"}}, True),
+        ({"name": "add", "input_schema": {"type": "object"}}, True),
+        ({"title": "add", "type": "object", "properties": {}}, True),
+        ({"type": "function", "function": {"name": "add", "parameters": {}}}, True),
+    ],
+    ids=[
+        "Anthropic's own",
+        "OpenAI's own",
+        "Google's own",
+        "Anthropic's word for a function",
+        "a function as Anthropic writes it",
+        "a JSON schema",
+        "a function as OpenAI writes it",
+    ],
+)
+def test_a_tool_that_a_provider_runs_is_the_answering_models_alone(
+    builtin: dict[str, Any], is_function: bool
+) -> None:
+    """Advisers of other providers would raise on it; functions are for all."""
+    request = Request(tools=[add, builtin])
+    assert request.functions == ([add, builtin] if is_function else [add])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig, RunnableLambda, RunnableParallel
 from langchain_core.tracers.event_stream import _AstreamEventsCallbackHandler
@@ -18,6 +19,7 @@ from langchain_mixture.compat import (
     makes_models_stream,
     nodes_of,
     saver_of,
+    writer_of,
 )
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from tests.models import Scripted, ask
@@ -100,3 +102,27 @@ def test_a_compiled_graph_becomes_one_of_another_class() -> None:
     for copy in (graph, graph.with_config(tags=["x"])):
         assert type(copy) is MixtureGraph
         assert copy.invoke(ask())["messages"][-1].text == "a answers"
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+@pytest.mark.parametrize("mode", ["custom", "values"])
+async def test_a_node_finds_the_writer_of_a_stream_that_is_read(
+    mode: str, asynchronous: bool
+) -> None:
+    """And none where nobody reads what would be written."""
+    found: list[Any] = []
+
+    def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        found.append(writer_of(config))
+        return {}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("n", node)
+    builder.add_edge(START, "n")
+    graph: Any = builder.compile()
+    if asynchronous:
+        assert [part async for part in graph.astream(ask(), stream_mode=[mode])] != [0]
+    else:
+        list(graph.stream(ask(), stream_mode=[mode]))
+    assert (found[0] is not None) == (mode == "custom")
+    assert writer_of({}) is None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
@@ -18,6 +18,7 @@ from langchain_mixture import (
     ChatMixture,
     Filter,
     Map,
+    NoResponsesError,
     Propose,
     Rank,
     Refine,
@@ -247,6 +248,100 @@ def test_a_refusal_is_a_response_only_where_it_is_passed_on(
     row = graph.invoke(ask())["mixture"]["history"][-1]
     assert [(c["agent"], c["response"]) for c in row["llm_calls"]] == made
     assert row["responses"] == [made[-1][1]]
+
+
+BROKEN: Any = {"name": "f", "args": '{"a', "id": "1", "error": "cut"}
+PICTURE: Any = {"type": "image", "base64": "iVBO", "mime_type": "image/png"}
+RESULT = [
+    HumanMessage("Why?"),
+    AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}]),
+    ToolMessage("done", tool_call_id="1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "talk", "status"),
+    [
+        (AIMessage("", invalid_tool_calls=[BROKEN]), None, "complete"),
+        (AIMessage([PICTURE]), None, "complete"),
+        (
+            AIMessage("", additional_kwargs={"audio": {"id": "a", "data": "AA"}}),
+            None,
+            "complete",
+        ),
+        (
+            AIMessage(
+                [{"type": "server_tool_use", "id": "s", "name": "web", "input": {}}],
+                response_metadata={"stop_reason": "pause_turn"},
+            ),
+            None,
+            "complete",
+        ),
+        (AIMessage(""), RESULT, "complete"),
+        (AIMessage("", additional_kwargs={"refusal": "No."}), None, "degraded"),
+        (
+            AIMessage("", response_metadata={"finish_reason": "SAFETY"}),
+            None,
+            "degraded",
+        ),
+        (
+            AIMessage("", response_metadata={"finish_reason": "content_filter"}),
+            None,
+            "degraded",
+        ),
+        (
+            AIMessage(
+                "", response_metadata={"finish_reason": "MALFORMED_FUNCTION_CALL"}
+            ),
+            None,
+            "degraded",
+        ),
+    ],
+    ids=[
+        "a malformed call",
+        "a picture",
+        "sound",
+        "a pause",
+        "the end of a turn",
+        "a refusal",
+        "Gemini's filter",
+        "OpenAI's filter",
+        "Gemini's malformed call",
+    ],
+)
+@pytest.mark.parametrize("advised", [False, True], ids=["alone", "advised"])
+def test_an_answer_without_text_is_handed_on_as_the_model_gave_it(
+    said: AIMessage, talk: Any, status: str, advised: bool
+) -> None:
+    """Agents cope with it as with the plain model; nothing is asked twice for it."""
+    model = Scripted(model="m", script=said)
+    steps: Any = [Propose([A]), Aggregate(model)] if advised else [Propose([model])]
+    answer = ChatMixture(steps).invoke(talk or "Why?")
+    assert (answer.content, answer.invalid_tool_calls) == (
+        said.content,
+        said.invalid_tool_calls,
+    )
+    assert answer.additional_kwargs == said.additional_kwargs
+    assert answer.response_metadata["mixture"]["status"] == status
+    assert len(model.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "talk"),
+    [
+        (AIMessage(""), None),
+        (AIMessage("", response_metadata={"finish_reason": "stop"}), None),
+        (AIMessage([{"type": "reasoning", "reasoning": "Hm."}]), None),
+        (AIMessage("", response_metadata={"finish_reason": "length"}), RESULT),
+    ],
+    ids=["to the user", "with a usual end", "thinking alone", "cut off behind a tool"],
+)
+def test_an_empty_answer_that_nothing_explains_is_an_error(
+    said: AIMessage, talk: Any
+) -> None:
+    """The plain model would hand on nothing at all."""
+    with pytest.raises(NoResponsesError, match="empty answer"):
+        ChatMixture([Propose([Scripted(model="m", script=said)])]).invoke(talk or "?")
 
 
 def behind(first: Any, *others: Any) -> Any:

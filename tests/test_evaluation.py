@@ -32,6 +32,8 @@ from langchain_mixture import (
     Step,
     Synthesize,
     Take,
+    cascade,
+    exact,
 )
 from langchain_mixture.evaluation import (
     Comparison,
@@ -154,6 +156,18 @@ def test_what_a_chat_mixture_sets_for_the_answer_is_its_members_setting() -> Non
         for m, k in zip(client["a"].asked, client["a"].arguments, strict=True)
     )
     assert kinds == {(1, None): 1, (2, 0.2): 1, (1, 0.2): 1}
+
+
+def test_in_a_cascade_every_agent_that_may_answer_has_the_mixtures_settings() -> None:
+    """Which one answers is known only when it runs."""
+    client = panel(a=0.7, b=0.6, strong=0.9)
+    mixture = ChatMixture(
+        cascade(["a", "b"], "strong", exact), client=client, temperature=0.2
+    )
+    found = found_by({"mix": mixture}, 10)
+    assert found.members == {"mix": ["a", "b", "strong"]}
+    for name, model in client.items():
+        assert model.arguments == [{"temperature": 0.2}] * 10, name
 
 
 def test_the_samples_of_a_mixture_are_averaged_for_the_model_alone() -> None:
@@ -434,6 +448,19 @@ def test_max_calls_is_not_passed(tmp_path: Path) -> None:
     assert "max_calls=8 is reached" in str(found)
     rest = found_by(candidates, client=client, save=save)
     assert (rest.calls, rest.left) == (30 - 8, 0)
+
+
+def test_a_terminal_shows_a_bar_while_it_asks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many questions are done, and the calls; it is gone at the end."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    found = compare({"a": "a"}, questions(3), EXACT, client=panel(a=0.6))
+    shown = capsys.readouterr().err
+    assert "3/3" in shown
+    assert "3 calls" in shown
+    assert "of 3 questions" not in shown
+    assert found.calls == 3
 
 
 def test_max_cost_stops_before_the_call_that_may_pass_it() -> None:

@@ -77,15 +77,3 @@ def test_every_block_in_a_docstring_runs(
     monkeypatch.chdir(tmp_path)
     for block in blocks(inspect.getdoc(getattr(evaluation, name)) or ""):
         exec(compile(block, name, "exec"), {"__name__": name})
-
-
-def test_every_block_of_the_page_runs(
-    openai_on_loopback: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The blocks run, one after the other, as a reader would run them."""
-    monkeypatch.chdir(tmp_path)
-    space: dict[str, Any] = {"__name__": "evaluation.md"}
-    code = blocks((ROOT / "docs" / "evaluation.md").read_text())
-    assert len(code) >= 5
-    for block in code:
-        exec(compile(block, "evaluation.md", "exec"), space)

@@ -15,10 +15,12 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
+from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.runtime import get_runtime
 from langgraph.store.memory import InMemoryStore
+from langgraph.stream import StreamTransformer
 
 from langchain_mixture import (
     TOGETHER_PROPOSERS,
@@ -86,6 +88,58 @@ def test_a_graph_has_the_name_that_it_was_given() -> None:
     panel = create_mixture(steps, name="panel")
     history = create_mixture([Propose([panel])]).invoke(ask())["mixture"]["history"]
     assert history[0]["llm_calls"][0]["model"] == "panel"
+
+
+@pytest.mark.parametrize("name", [None, "panel"])
+async def test_an_answer_has_the_name_of_a_graph_that_was_given_one(
+    name: str | None,
+) -> None:
+    """As of `create_agent(name=...)`; without one it has its model's."""
+    said = AIMessage("So.", name="chair")
+    steps = [Propose(["a"]), Aggregate(Scripted(model="b", script=said))]
+    graph = create_mixture(steps, client=models("a"), name=name)
+    for how in ("invoke", "ainvoke"):
+        state = await called(graph, how, ask(), None)
+        assert state["messages"][-1].name == (name or "chair")
+
+
+def test_a_supervisor_is_told_which_mixture_answered() -> None:
+    """LangGraph's own agents are named on their answers, too."""
+    graph = create_mixture([Propose([Streaming(model="a")])], name="panel")
+    builder = StateGraph(MessagesState)
+    builder.add_node("panel", graph)
+    builder.add_edge(START, "panel")
+    state = builder.compile().invoke(ask())
+    assert [message.name for message in state["messages"]] == [None, "panel"]
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+def test_a_graph_is_compiled_with_what_it_was_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`cache`, `debug` and `transformers` are passed on to `StateGraph.compile`."""
+    made: list[tuple[str, ...]] = []
+
+    class Watcher(StreamTransformer):
+        def __init__(self, scope: tuple[str, ...] = ()) -> None:
+            super().__init__(scope)
+            made.append(scope)
+
+        def init(self) -> dict[str, Any]:
+            return {}
+
+        def process(self, event: Any) -> bool:
+            return True
+
+    cache: InMemoryCache[Any] = InMemoryCache()
+    steps = [Propose([Scripted(model="a")])]
+    graph = create_mixture(steps, cache=cache, debug=True, transformers=[Watcher])
+    assert graph.cache is cache
+    graph.invoke(ask())
+    assert "1_propose" in capsys.readouterr().out
+    graph.debug = False
+    assert list(graph.stream_events(ask(), version="v3"))
+    assert made
 
 
 def test_edges_grow_with_the_width_of_a_layer_and_not_with_its_square() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import SecretStr
 
 from langchain_mixture import (
     Aggregate,
@@ -27,6 +29,7 @@ from langchain_mixture import (
 )
 from langchain_mixture.steps.prompts import ANALYZE, REVIEW
 from tests.models import Scripted, ask, models
+from tests.openai_stub import Stub, serve
 from tests.test_steps import CONVERSATION, FOUR, reply, response
 
 
@@ -330,6 +333,47 @@ def test_points_and_who_was_shown_what_stand_in_the_history() -> None:
         "1_propose/1",
         "1_propose/0",
     ]
+
+
+_JSON = '{"reasons": "1 is worse than 2.", "ranking": [2, 1]}'
+
+
+def chat_openai(stub: Stub, model: str) -> ChatOpenAI:
+    """A model of OpenAI's package whose profile is that of its name."""
+    return ChatOpenAI(model=model, base_url=stub.url, api_key=SecretStr("key"))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda m: m, lambda m: m.with_retry()], ids=["plain", "with_retry"]
+)
+@pytest.mark.parametrize(
+    ("judge", "has_schema", "said"),
+    [
+        pytest.param("gpt-4o", True, _JSON, id="json"),
+        pytest.param("gpt-4o", True, "Ranking: 2, 1", id="schema-ignored"),
+        pytest.param(
+            "gpt-3.5-turbo", False, "Ranking: 2, 1", id="no-structured-output"
+        ),
+        pytest.param("of-nobody", False, "Ranking: 2, 1", id="no-profile"),
+    ],
+)
+def test_a_judge_that_has_structured_output_is_bound_to_a_schema(
+    judge: str, has_schema: bool, said: str, wrap: Callable[[Any], Any]
+) -> None:
+    """All others end with the marked line; either is read."""
+
+    def answer(request: dict[str, Any]) -> str:
+        return said if request["model"] == judge else request["model"]
+
+    with serve(answer) as stub:
+        client = {name: chat_openai(stub, name) for name in ("a", "b")}
+        judging = wrap(chat_openai(stub, judge))
+        steps = [Propose(["a", "b"]), Rank(judging, 1)]
+        state = create_mixture(steps, client=client).invoke(ask())
+        assert state["messages"][-1].text == "b"
+        assert state["mixture"]["status"] == "complete"
+        bound = ["response_format" in request for request in stub.requests]
+        assert bound == [False, False, has_schema]
 
 
 def test_a_response_that_no_judge_has_judged_stands_in_the_middle() -> None:

@@ -256,22 +256,6 @@ def test_every_block_in_a_docstring_runs(
         exec(compile(block, name, "exec"), {"__name__": name})
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        *("README.md", "docs/guide.md", "docs/costs.md"),
-        *("docs/programs.md", "docs/agents.md"),
-    ],
-)
-def test_every_block_of_a_document_runs(document: str, openai_on_loopback: Any) -> None:
-    """The blocks run, one after the other, as a reader would run them."""
-    space: dict[str, Any] = {"__name__": document}
-    code = blocks((ROOT / document).read_text())
-    assert len(code) >= 2
-    for block in code:
-        exec(compile(block, document, "exec"), space)
-
-
 def test_what_the_table_of_errors_quotes_is_what_the_code_says() -> None:
     """Every message in the docs' table stands in the source."""
     table = (ROOT / "docs" / "errors.md").read_text()
@@ -309,36 +293,6 @@ def test_the_map_shows_every_room() -> None:
     shown = {name.rstrip("/") for name in re.findall(r"[a-z_]+(?:/|\.py)", drawing)}
     assert shown == rooms - {"__init__.py", "__pycache__"}
     assert len(drawing.splitlines()) <= 25
-
-
-@pytest.mark.parametrize("document", ["README.md", "docs/evaluation.md"])
-def test_what_a_document_installs_is_there_before_the_first_release(
-    document: str,
-) -> None:
-    """A command to paste installs the clone, and not a package that may not be out."""
-    shell = re.findall(r"```bash\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    installed = re.findall(r"pip install (\S+)", "".join(shell))
-    assert installed
-    assert all(what.startswith('".[') for what in installed)
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        *("README.md", "docs/guide.md", "docs/errors.md", "docs/costs.md"),
-        "docs/programs.md",
-    ],
-)
-def test_links_to_files_lead_somewhere(document: str) -> None:
-    """A relative link names a file that exists, and a heading that is in it."""
-    path = ROOT / document
-    links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text())
-    for file, heading in links:
-        target = (path.parent / file) if file else path
-        assert target.exists(), file
-        if heading:
-            titles = re.findall(r"(?m)^#+ (.*)$", target.read_text())
-            assert heading in {title.lower().replace(" ", "-") for title in titles}
 
 
 def test_type_hints_can_be_resolved() -> None:

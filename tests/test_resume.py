@@ -2,13 +2,10 @@
 
 import asyncio
 import os
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -39,6 +36,7 @@ from langchain_mixture import (
     Take,
     create_mixture,
 )
+from tests.databases import postgres_programs, running_postgres
 from tests.models import Scripted, ask, called, models
 from tests.openai_stub import Answer, Stub, serve
 
@@ -85,45 +83,14 @@ def saved_replies(database: str) -> int:
     return int(count)
 
 
-def postgres_programs() -> Path | None:
-    """Find PostgreSQL's programs, also where Debian hides them."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
-
-
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """Run a PostgreSQL of our own on a free loopback port, and give its URL."""
     programs = postgres_programs()
     if programs is None:
         pytest.skip("no PostgreSQL: install Debian's package postgresql")
-    home = Path(tempfile.mkdtemp(prefix="mixture-postgres-"))
-    user: Any = {}
-    if os.geteuid() == 0:  # it refuses to run as root
-        user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        shutil.chown(home, "postgres")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def call(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [programs / program, "-D", home / "data", *arguments],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            cwd=home,
-            **user,
-        )
-
-    call("initdb", "-U", "me", "-A", "trust")
-    options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off"
-    call("pg_ctl", "-w", "-l", str(home / "log"), "-o", options, "start")
-    try:
-        yield f"postgresql://me@127.0.0.1:{port}/postgres"
-    finally:
-        call("pg_ctl", "-w", "-m", "immediate", "stop")
-        shutil.rmtree(home)
+    with running_postgres(programs) as url:
+        yield url
 
 
 @pytest.fixture

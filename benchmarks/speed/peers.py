@@ -117,7 +117,9 @@ def shown(
     return [SystemMessage(f"Now {verb} these responses:\n{numbered}"), *messages]
 
 
-def bare(shape: Shape, layers: Layers, _: Any, sync: bool) -> Any:
+def bare(
+    shape: Shape, layers: Layers, _: Any, sync: bool, __: str | None = None
+) -> Any:
     """The models alone."""
 
     def asked(texts: list[str], verb: str, layer: list[BaseChatModel]) -> Any:
@@ -143,7 +145,9 @@ def bare(shape: Shape, layers: Layers, _: Any, sync: bool) -> Any:
     return run if sync else arun
 
 
-def lcel(shape: Shape, layers: Layers, _: Any, sync: bool) -> Any:
+def lcel(
+    shape: Shape, layers: Layers, _: Any, sync: bool, __: str | None = None
+) -> Any:
     """A chain of parallel models."""
     chain: Runnable[Any, Any] = RunnablePassthrough()
     for (verb, _), layer in zip(shape, layers, strict=True):
@@ -189,7 +193,9 @@ def _node(shape: Shape, k: int, index: int, model: Any, sync: bool) -> Any:
     return node if sync else anode
 
 
-def static(shape: Shape, layers: Layers, saver: Any, sync: bool) -> Any:
+def static(
+    shape: Shape, layers: Layers, saver: Any, sync: bool, thread: str | None = None
+) -> Any:
     """A graph by hand: a node for each call, joined layer by layer."""
     builder = StateGraph(_state(shape))
     names = [[f"{k}_{i}" for i in range(n)] for k, (_, n) in enumerate(shape)]
@@ -203,10 +209,12 @@ def static(shape: Shape, layers: Layers, saver: Any, sync: bool) -> Any:
             else:  # a list of one waits for nothing, and costs a channel
                 builder.add_edge(before if len(before) > 1 else before[0], name)
     builder.add_edge(names[-1][0], END)
-    return _called(builder.compile(checkpointer=saver), None, saver, sync)
+    return _called(builder.compile(checkpointer=saver), None, saver, sync, thread)
 
 
-def send(shape: Shape, layers: Layers, saver: Any, sync: bool) -> Any:
+def send(
+    shape: Shape, layers: Layers, saver: Any, sync: bool, thread: str | None = None
+) -> Any:
     """A graph by hand: a node a layer, sent to for each call, and one that joins."""
     builder = StateGraph(_state(shape))
 
@@ -234,10 +242,12 @@ def send(shape: Shape, layers: Layers, saver: Any, sync: bool) -> Any:
             builder.add_node(f"join_{k}", lambda _: {})
             builder.add_edge(f"ask_{k}", f"join_{k}")
             builder.add_conditional_edges(f"join_{k}", fan_out(k + 1), [f"ask_{k + 1}"])
-    return _called(builder.compile(checkpointer=saver), None, saver, sync)
+    return _called(builder.compile(checkpointer=saver), None, saver, sync, thread)
 
 
-def gathering(shape: Shape, layers: Layers, saver: Any, sync: bool) -> Any:
+def gathering(
+    shape: Shape, layers: Layers, saver: Any, sync: bool, thread: str | None = None
+) -> Any:
     """A graph by hand: one node a layer makes all calls. A resume repeats them."""
     builder = StateGraph(_state(shape))
     for k, layer in enumerate(layers):
@@ -255,16 +265,20 @@ def gathering(shape: Shape, layers: Layers, saver: Any, sync: bool) -> Any:
 
         builder.add_node(f"layer_{k}", ask if sync else aask)
         builder.add_edge(f"layer_{k - 1}" if k else START, f"layer_{k}")
-    return _called(builder.compile(checkpointer=saver), None, saver, sync)
+    return _called(builder.compile(checkpointer=saver), None, saver, sync, thread)
 
 
-def ours(shape: Shape, layers: Layers, saver: Any, sync: bool) -> Any:
+def ours(
+    shape: Shape, layers: Layers, saver: Any, sync: bool, thread: str | None = None
+) -> Any:
     """`create_mixture`."""
     graph = create_mixture(steps_of(shape, layers), checkpointer=saver)
-    return _called(graph, None, saver, sync)
+    return _called(graph, None, saver, sync, thread)
 
 
-def model(shape: Shape, layers: Layers, _: Any, sync: bool) -> Any:
+def model(
+    shape: Shape, layers: Layers, _: Any, sync: bool, __: str | None = None
+) -> Any:
     """`ChatMixture`."""
     return _called(ChatMixture(steps_of(shape, layers)), QUESTION, None, sync)
 
@@ -272,13 +286,15 @@ def model(shape: Shape, layers: Layers, _: Any, sync: bool) -> Any:
 _threads = itertools.count()
 
 
-def _called(runnable: Any, given: Any, saver: Any, sync: bool) -> Any:
-    """Return what runs it once; with a saver, on a thread of its own."""
+def _called(
+    runnable: Any, given: Any, saver: Any, sync: bool, thread: str | None = None
+) -> Any:
+    """Return what runs it once; with a saver, on this thread or one of its own."""
     given = given or {"messages": QUESTION}
 
     def config() -> Any:
-        thread = {"thread_id": f"{next(_threads)}"}
-        return {"configurable": thread} if saver is not None else {}
+        known = {"thread_id": thread or f"{next(_threads)}"}
+        return {"configurable": known} if saver is not None else {}
 
     def run() -> Any:
         return runnable.invoke(given, config())
@@ -289,7 +305,7 @@ def _called(runnable: Any, given: Any, saver: Any, sync: bool) -> Any:
     return run if sync else arun
 
 
-PEERS: dict[str, Callable[[Shape, Layers, Any, bool], Any]] = {
+PEERS: dict[str, Callable[..., Any]] = {
     "bare calls": bare,
     "LCEL": lcel,
     "static": static,
@@ -298,4 +314,5 @@ PEERS: dict[str, Callable[[Shape, Layers, Any, bool], Any]] = {
     "create_mixture": ours,
     "ChatMixture": model,
 }
-"""By name; each takes a shape, its models, a saver, and whether it is to be sync."""
+"""By name; each takes a shape, its models, a saver, whether it is to be sync, and the
+thread to run on, else one a run."""

@@ -88,6 +88,12 @@ class ResolvedAgent:
         return provider_of(next(leaves(self.runnable)))
 
     @cached_property
+    def uses_chat_completions(self) -> bool:
+        """Whether it is asked by OpenAI's Chat Completions, which has no own blocks."""
+        first = next(leaves(self.runnable))
+        return getattr(first, "use_responses_api", True) is not True
+
+    @cached_property
     def plain(self) -> BaseChatModel | None:
         """Its model, where that is one which makes a single request; else None."""
         return plain_model(self.runnable)

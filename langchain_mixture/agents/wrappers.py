@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
 from langchain_core.messages import BaseMessage, convert_to_messages
@@ -126,6 +126,31 @@ def beneath(
         prepared, _ = runnable.prepare(config)
         return beneath(prepared, change, config)
     return change(runnable)
+
+
+def to_schema(
+    runnable: Runnable[Any, Any],
+    schema: Mapping[str, Any],
+    config: RunnableConfig | None = None,
+) -> Runnable[Any, Any]:
+    """Return an agent whose models write JSON by a schema, where their profile says so.
+
+    Only the binding is taken from `with_structured_output`: the model's own message is
+    what is recorded.
+    """
+
+    def change(leaf: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        if not (getattr(leaf, "profile", None) or {}).get("structured_output"):
+            return leaf
+        try:
+            chain = cast("Any", leaf).with_structured_output(
+                schema, method="json_schema", include_raw=True
+            )
+            return branches_of(chain.first)["raw"]
+        except Exception:  # noqa: BLE001  # each package raises its own
+            return leaf
+
+    return beneath(runnable, change, config)
 
 
 def with_model(

@@ -260,8 +260,7 @@ class Plan:
     ) -> tuple[Step, list[Slot]]:
         """Put the agents of a step behind the store; return it, and their slots."""
         step = mixture.steps[index]
-        last = max((k for k, s in enumerate(mixture.steps) if s.answers), default=-1)
-        base = mixture if index == last else _plain(mixture)
+        base = mixture if _may_answer(mixture.steps, index) else _plain(mixture)
         slots: dict[tuple[int, Any], tuple[Slot, Recorded]] = {}
 
         def recorded(agent: Agent, position: int) -> Recorded:
@@ -323,6 +322,12 @@ def _flat(steps: Sequence[Any]) -> list[Step]:
         for each in steps
         for step in (_flat(each) if isinstance(each, list | tuple) else [each])
     ]
+
+
+def _may_answer(steps: Sequence[Step], index: int) -> bool:
+    """Whether a step writes, and all that write behind it may be skipped, or add."""
+    writers = [step for step in steps[index + 1 :] if step.answers]
+    return steps[index].answers and all(s.unless is not None or s.add for s in writers)
 
 
 def _by(candidate: Candidate) -> str | None:

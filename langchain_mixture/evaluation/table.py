@@ -116,7 +116,7 @@ def cells(found: Found, row: dict[str, Any]) -> list[str]:
     times = 100 if shares else 1
     texts = [
         row["candidate"],
-        f"{row['score'] * times:.1f}{' %' if shares else ''}",
+        f"{row['score'] * times:.1f}{'%' if shares else ''}",
         _difference(row, times),
         f"{row['calls']:.1f}",
         f"{row['tokens']:,.0f}",

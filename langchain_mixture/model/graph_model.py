@@ -244,12 +244,17 @@ class GraphChatModel(BaseChatModel):
 
     def _result(self, state: dict[str, Any], run: Run) -> ChatResult:
         message = self._message(state, run)
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        # Callbacks expect the model's name there. Tokens they have from those inside.
+        told = {"model_name": message.response_metadata["model_name"]}
+        return ChatResult(
+            generations=[ChatGeneration(message=message)], llm_output=told
+        )
 
     def _last_chunk(self, state: dict[str, Any], run: Run) -> ChatGenerationChunk:
         message = self._message(state, run)
         chunk = AIMessageChunk(
             content="" if isinstance(message.content, str) else [],
+            id=message.id,
             name=message.name,
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,

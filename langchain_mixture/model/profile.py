@@ -12,9 +12,9 @@ from langchain_mixture.agents.resolve import Client
 from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.options import Options
 from langchain_mixture.plan import bounds_of
-from langchain_mixture.runnables import leaves, name_of
+from langchain_mixture.runnables import leaves
 from langchain_mixture.running.layer import Layer, layers_of
-from langchain_mixture.steps.base import Agent
+from langchain_mixture.steps.checks import names_told
 from langchain_mixture.steps.program import Steps, flat
 
 
@@ -28,13 +28,9 @@ def outline_of(steps: Steps) -> list[str]:
     """
     steps = flat(steps)
     return [
-        f"{type(step).__name__}({', '.join(_name(agent) for agent in agents)})"
+        f"{type(step).__name__}({', '.join(names_told(agents))})"
         for step, (agents, _) in zip(steps, bounds_of(steps, Options()), strict=True)
     ]
-
-
-def _name(agent: Agent) -> str:
-    return agent if isinstance(agent, str) else name_of(agent)
 
 
 def profile_of(steps: Steps, client: Client) -> ModelProfile | None:

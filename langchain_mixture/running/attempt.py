@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
 from langchain_mixture.agents.resolve import ResolvedAgent
-from langchain_mixture.agents.wrappers import over_messages
+from langchain_mixture.agents.wrappers import over_messages, to_schema
 from langchain_mixture.callbacks import callbacks_of, handlers_of
 from langchain_mixture.compat import is_message_stream
 from langchain_mixture.records import Call
@@ -52,6 +52,11 @@ class Attempt:
     may_answer: bool
     """Whether the model's own message may become the answer."""
 
+    @property
+    def id(self) -> str:
+        """The id of the call, and of its response."""
+        return f"{self.step}/{self.index}"
+
     def prepared(
         self, config: RunnableConfig
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
@@ -63,7 +68,15 @@ class Attempt:
                 messages = tools_as_text(messages)
             else:
                 runnable = tooled
-        messages = in_common_blocks(messages, self.agent.provider)
+        if "schema" in self.call and not self.may_answer:
+            runnable = to_schema(runnable, self.call["schema"], config)
+        # A model that answers is shown its own blocks; an adviser may speak the other
+        # of OpenAI's two APIs, which have one name and different blocks.
+        messages = in_common_blocks(
+            messages,
+            self.agent.provider,
+            also_own=not self.may_answer and self.agent.uses_chat_completions,
+        )
         if self.agent.sample > 1 and messages:
             # The prompt cache would give all samples one answer (langchain-core
             # 1.8.3). The mark makes the cache's keys differ, and providers never see
@@ -162,12 +175,17 @@ def _copied(message: BaseMessage) -> BaseMessage:
 
 
 def in_common_blocks(
-    messages: Sequence[BaseMessage], provider: str | None
+    messages: Sequence[BaseMessage], provider: str | None, *, also_own: bool = False
 ) -> list[BaseMessage]:
     """Return messages without the native blocks of another provider's answers.
 
     Some providers' packages raise on them, from the second turn on. What is left is
     text, pictures, sound and files; tool calls stand beside the content.
+
+    Args:
+        messages: A conversation.
+        provider: Whose blocks are left as they are; None = everyone's.
+        also_own: Whether this provider's blocks are changed, too.
 
     Example:
         >>> blocks = [{"type": "thinking", "thinking": "Hm."}, "So."]
@@ -178,29 +196,36 @@ def in_common_blocks(
     """
     return [
         _common(message)
-        if isinstance(message, AIMessage) and _is_foreign(message, provider)
+        if isinstance(message, AIMessage)
+        and not isinstance(message.content, str)
+        and (also_own or _is_foreign(message, provider))
         else message
         for message in messages
     ]
 
 
 def _is_foreign(message: AIMessage, provider: str | None) -> bool:
-    if isinstance(message.content, str):
-        return False
     written = message.response_metadata.get("model_provider")
     if not isinstance(written, str) or provider is None:
         return False
-    # One provider has several names: bedrock_converse is amazon_bedrock's.
-    one, other = ({*re.split(r"[-_]", name)} for name in (written, provider))
+    # One provider has several names: bedrock_converse is amazon_bedrock's, mistralai
+    # is mistral's.
+    one, other = (
+        {part.removesuffix("ai") for part in re.split(r"[-_]", name)}
+        for name in (written, provider)
+    )
     return not one & other and {written, provider} != {"azure", "openai"}
 
 
 def _common(message: AIMessage) -> AIMessage:
-    blocks = [b for b in message.content_blocks if b["type"] in _COMMON]
-    if all(block["type"] == "text" for block in blocks):
-        return message.model_copy(update={"content": message.text})
     metadata = {**message.response_metadata, "output_version": "v1"}
-    return message.model_copy(update={"content": blocks, "response_metadata": metadata})
+    content: Any = [b for b in message.content_blocks if b["type"] in _COMMON]
+    if all(block["type"] == "text" for block in content):
+        content = message.text
+        del metadata["output_version"]  # by it, packages expect a list
+    return message.model_copy(
+        update={"content": content, "response_metadata": metadata}
+    )
 
 
 _COMMON: Final = ("text", "image", "audio", "video", "file", "text-plain")

@@ -20,6 +20,12 @@ from langchain_mixture.callbacks import during
 from langchain_mixture.compat import detached
 from langchain_mixture.records import Reply
 from langchain_mixture.running.attempt import Attempt
+from langchain_mixture.running.events import (
+    atell_asked,
+    atell_replied,
+    tell_asked,
+    tell_replied,
+)
 from langchain_mixture.running.handoffs import refused
 from langchain_mixture.running.reply import Guard, Recorder
 from langchain_mixture.running.routing import atold, told
@@ -42,7 +48,9 @@ def ask(
     for attempt in attempts:
         gate = attempt.run.gate
         with gate.passed(attempt.index) if gate else nullcontext():
-            replies.append(_ask(attempt, config, quorum))
+            recorder = _ask(attempt, config, quorum)
+            replies.append(recorder.reply)
+            tell_replied(attempt, recorder.reply, recorder.message, config)
             is_last = _is_last(replies, attempts)
             if question := quorum.take(replies[-1], is_last=is_last):
                 quorum.hear(told(question))
@@ -63,7 +71,9 @@ async def aask(
     if question := quorum.about_saved:
         quorum.hear(await atold(question), of_saved=True)
     for attempt in attempts:
-        replies.append(await _aask(attempt, config, quorum))
+        recorder = await _aask(attempt, config, quorum)
+        replies.append(recorder.reply)
+        await atell_replied(attempt, recorder.reply, recorder.message, config)
         is_last = _is_last(replies, attempts)
         if question := quorum.take(replies[-1], is_last=is_last):
             quorum.hear(await atold(question))
@@ -103,8 +113,8 @@ async def aask_all(
             task.cancel()
 
 
-def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
-    wait = Wait(attempt.timeout, attempt.ends, quorum)
+def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Recorder:
+    wait = Wait(attempt.timeout, attempt.ends, quorum, attempt.id)
     if attempt.run.is_left:
         raise asyncio.CancelledError
     recorder = Recorder(attempt, config, wait, wait.sign)
@@ -118,6 +128,7 @@ def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
             raise StoppedError("the call was given up")
         handlers = recorder.handlers and [Guard(wait), *recorder.handlers]
         agent_config = attempt.config(config, handlers)
+        tell_asked(attempt, messages, config)
         with detached():
             return runnable.invoke(messages, agent_config, **attempt.arguments())
 
@@ -129,11 +140,11 @@ def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
             recorder.answered(_within(wait, invoke, changed))
     finally:
         attempt.run.waits.discard(wait)
-    return recorder.reply
+    return recorder
 
 
-async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Reply:
-    wait = Wait(attempt.timeout, attempt.ends, quorum)
+async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Recorder:
+    wait = Wait(attempt.timeout, attempt.ends, quorum, attempt.id)
     timer = asyncio.timeout(wait.left())
     loop = asyncio.get_running_loop()
 
@@ -163,7 +174,7 @@ async def _aask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Rep
                 raise wait.error() from None
             raise
         recorder.answered(output)
-    return recorder.reply
+    return recorder
 
 
 async def _output(
@@ -172,6 +183,7 @@ async def _output(
     runnable, messages = attempt.prepared(config)
     agent_config = attempt.config(config, recorder.handlers)
     arguments = attempt.arguments()
+    await atell_asked(attempt, messages, config)
     with detached(), during(WAIT, recorder.wait):
         return await runnable.ainvoke(messages, agent_config, **arguments)
 

@@ -62,6 +62,17 @@ def refusal(message: AIMessage) -> str | None:
     return None
 
 
+def explained(message: AIMessage) -> bool:
+    """Whether a provider says why it wrote no text: a filter, or a malformed call.
+
+    Example:
+        >>> explained(AIMessage("", response_metadata={"finish_reason": "SAFETY"}))
+        True
+    """
+    told = (ending(message) or "").lower()
+    return told in _MALFORMED or _CUTS.get(told) == _FILTER
+
+
 _KEYS: Final = (
     "finish_reason",  # OpenAI, Gemini, Mistral, Cohere and most others
     "stop_reason",  # Anthropic
@@ -93,3 +104,7 @@ _CUTS: Final[Mapping[str, str]] = {
     "spii": _FILTER,
     "incomplete": "by its provider",
 }
+
+
+_MALFORMED: Final = ("malformed_function_call", "unexpected_tool_call")
+"""Gemini's words for a call that it does not hand on."""

@@ -31,7 +31,7 @@ from langchain_mixture.records import (
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.handoffs import refused_handoffs
 from langchain_mixture.running.limits import Budget, check_priced
-from langchain_mixture.running.run import Run
+from langchain_mixture.running.run import Run, StepOutline
 from langchain_mixture.running.state import NOTHING, MixtureState
 from langchain_mixture.running.waiting import Question, Quorum
 from langchain_mixture.secrets import describe, redact_error
@@ -73,6 +73,12 @@ class Layer:
         if len(self.agents) < 2:
             return []
         return [f"{self.name}/{agent.label}" for agent in self.agents]
+
+    @property
+    def outline(self) -> StepOutline:
+        """The step for those who look at a run."""
+        agents = [agent.name for agent in self.agents]
+        return {"name": self.name, "step": type(self.step).__name__, "agents": agents}
 
     @property
     def entries(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,7 +24,7 @@ from langchain_mixture.compat import (
     takes_up,
 )
 from langchain_mixture.records import Reply
-from langchain_mixture.running.run import RUN, Run
+from langchain_mixture.running.run import RUN, Run, StepOutline
 from langchain_mixture.running.state import (
     MixtureInput,
     MixtureOutput,
@@ -47,13 +47,20 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
     """
 
     def __init__(
-        self, *, widest: int = 1, has_quorum: bool = False, **compiled: Any
+        self,
+        *,
+        widest: int = 1,
+        has_quorum: bool = False,
+        outline: Sequence[StepOutline] = (),
+        **compiled: Any,
     ) -> None:
         super().__init__(**compiled)
         self.widest = widest
         """The most calls of one step."""
         self.has_quorum = has_quorum
         """Whether one of its steps has a quorum."""
+        self.outline = outline
+        """Its steps, for those who look at a run."""
 
     @classmethod
     def of(
@@ -61,15 +68,18 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
         graph: CompiledStateGraph[Any, Any, Any, Any],
         widest: int,
         has_quorum: bool,
+        outline: Sequence[StepOutline],
     ) -> MixtureGraph:
         """Make a mixture's graph of a compiled one."""
-        return made_into(cls, graph, widest=widest, has_quorum=has_quorum)
+        return made_into(
+            cls, graph, widest=widest, has_quorum=has_quorum, outline=outline
+        )
 
     if not TYPE_CHECKING:  # LangGraph's own signatures are what callers are to see
 
         def stream(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
             check_input(input)
-            context = _context(run)
+            context = self._context(run)
             run = context[RUN]
             config = context.run(self._in_pool, run, config, **kwargs)
             if (thread := context.run(self._taken_up, input, config)) is not None:
@@ -92,12 +102,23 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
                 parts = self._after_saved(thread, parts)
             if run is not None and run.is_begun:  # by `ainvoke`
                 return parts
-            return _parts(parts, _context(run), config)
+            return _parts(parts, self._context(run), config)
 
         async def ainvoke(self, input, config=None, *, run=None, **kwargs):  # noqa: ANN001, ANN003, ANN201  # as above
-            context = _context(run)
+            context = self._context(run)
             answer = super().ainvoke(input, config, run=context[RUN], **kwargs)
             return await _within(context, answer, config)
+
+    def _context(self, run: Run | None) -> Context:
+        """Copy the context and begin a run in it."""
+        context = copy_context()
+        if run is not None:
+            detach(context)  # ChatMixture has said what its graph's run belongs under
+        run = run or Run()
+        run.is_begun = True
+        run.name, run.steps = self.name, self.outline
+        context.run(RUN.set, run)
+        return context
 
     def _taken_up(
         self, input: object, config: RunnableConfig | None
@@ -173,17 +194,6 @@ async def _parts(parts: Any, context: Context, config: Any) -> AsyncIterator[Any
             yield part
     finally:
         await _within(context, parts.aclose(), config)
-
-
-def _context(run: Run | None) -> Context:
-    """Copy the context and begin a run in it."""
-    context = copy_context()
-    if run is not None:
-        detach(context)  # ChatMixture has said what its graph's run belongs under
-    run = run or Run()
-    run.is_begun = True
-    context.run(RUN.set, run)
-    return context
 
 
 async def _next(parts: AsyncIterator[Any]) -> Any:

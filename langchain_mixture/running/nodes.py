@@ -16,6 +16,7 @@ from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Reply, Response
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.calls import aask, aask_all, ask, ask_all
+from langchain_mixture.running.events import awatched, watched
 from langchain_mixture.running.gather import passed, settle, update
 from langchain_mixture.running.layer import Layer
 from langchain_mixture.running.routing import Route, arouted, atold, routed, told
@@ -35,8 +36,7 @@ class Branch(Runnable[MixtureState, Update]):
         self._layer = layer
         self._index = index
 
-    def _call(self, state: MixtureState) -> tuple[Sequence[Attempt], Quorum]:
-        run = Run.current()
+    def _call(self, state: MixtureState, run: Run) -> tuple[Sequence[Attempt], Quorum]:
         shared = self._layer.superstep(state, run)
         make = partial(self._layer.attempts, state, run, shared.ends)
         return shared.attempts(make).get(self._index, []), shared.quorum
@@ -44,14 +44,24 @@ class Branch(Runnable[MixtureState, Update]):
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
-        attempts, quorum = self._call(input)
-        return {"replies": ask(attempts, config or {}, quorum)}
+        run, config = Run.current(), config or {}
+
+        def work() -> Update:
+            attempts, quorum = self._call(input, run)
+            return {"replies": ask(attempts, config, quorum)}
+
+        return watched(self._layer, input, config, run, work)
 
     async def ainvoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update:
-        attempts, quorum = self._call(input)
-        return {"replies": await aask(attempts, config or {}, quorum)}
+        run, config = Run.current(), config or {}
+
+        async def work() -> Update:
+            attempts, quorum = self._call(input, run)
+            return {"replies": await aask(attempts, config, quorum)}
+
+        return await awatched(self._layer, input, config, run, work)
 
 
 class Gather(Runnable[MixtureState, Any]):
@@ -84,8 +94,21 @@ class Gather(Runnable[MixtureState, Any]):
     def invoke(
         self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
     ) -> Update | Command[str]:
+        run, config = Run.current(), config or {}
+        work = partial(self._work, input, config, run)
+        return watched(self._layer, input, config, run, work)
+
+    async def ainvoke(
+        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
+    ) -> Update | Command[str]:
+        run, config = Run.current(), config or {}
+        work = partial(self._awork, input, config, run)
+        return await awatched(self._layer, input, config, run, work)
+
+    def _work(
+        self, input: MixtureState, config: RunnableConfig, run: Run
+    ) -> Update | Command[str]:
         started = time.time()
-        run = Run.current()
         if self._is_doubted(input, run):
             route = routed([self._layer, *self._behind], self._given(input))
             if not self._is_entered(input, route):
@@ -95,7 +118,7 @@ class Gather(Runnable[MixtureState, Any]):
             quorum.hear(told(question))
         calls = self._layer.missing(input, run, quorum, fresh=fresh)
         # Replies of branches are in the state; new ones are of the calls left.
-        replies = self._replies(input, ask_all(calls, config or {}, quorum))
+        replies = self._replies(input, ask_all(calls, config, quorum))
         with self._layer.blamed(input, replies):
             if quorum.error is not None:
                 raise quorum.error
@@ -106,11 +129,10 @@ class Gather(Runnable[MixtureState, Any]):
         route = routed(self._behind, outcome.kept) if outcome.kept else Route()
         return self._gone(update(self._layer, input, outcome, run, route), run, route)
 
-    async def ainvoke(
-        self, input: MixtureState, config: RunnableConfig | None = None, **_: Any
+    async def _awork(
+        self, input: MixtureState, config: RunnableConfig, run: Run
     ) -> Update | Command[str]:
         started = time.time()
-        run = Run.current()
         if self._is_doubted(input, run):
             route = await arouted([self._layer, *self._behind], self._given(input))
             if not self._is_entered(input, route):
@@ -119,7 +141,7 @@ class Gather(Runnable[MixtureState, Any]):
         if question is not None:
             quorum.hear(await atold(question))
         calls = self._layer.missing(input, run, quorum, fresh=fresh)
-        replies = self._replies(input, await aask_all(calls, config or {}, quorum))
+        replies = self._replies(input, await aask_all(calls, config, quorum))
         with self._layer.blamed(input, replies):
             if quorum.error is not None:
                 raise quorum.error

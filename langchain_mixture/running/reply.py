@@ -24,7 +24,13 @@ from langchain_mixture.compat import saver_of
 from langchain_mixture.errors import counted, shown
 from langchain_mixture.records import Outcome, Reply, Reported, estimated
 from langchain_mixture.running.attempt import Attempt
-from langchain_mixture.running.endings import AT_LIMIT, cut_off, ending, refusal
+from langchain_mixture.running.endings import (
+    AT_LIMIT,
+    cut_off,
+    ending,
+    explained,
+    refusal,
+)
 from langchain_mixture.running.reports import (
     Reports,
     inner_reports,
@@ -42,8 +48,8 @@ logger = logging.getLogger("langchain_mixture")
 class Recorder:
     """The record of one attempt: its start, its tokens, its outcome.
 
-    `reply` is set by `answered` or `failed`. `handlers` are the callbacks with which
-    the agent must be invoked, if any.
+    `reply` is set by `answered`, `failed` or `unasked`. `handlers` are the callbacks
+    with which the agent must be invoked, if any.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class Recorder:
         sign: Callable[[], None],
     ) -> None:
         self.reply: Reply
+        self.message: AIMessage | None = None
+        """The agent's whole message."""
         self.handlers: list[BaseCallbackHandler]
         self._attempt = attempt
         self._saver = saver_of(config)
@@ -73,7 +81,7 @@ class Recorder:
 
     def answered(self, output: object) -> None:
         """Record the agent's output: an answer, or a failure if it is none."""
-        message = _message(output, self._attempt.agent)
+        message = self.message = _message(output, self._attempt.agent)
         if isinstance(output, str):
             message.response_metadata = self._reports.metadata_of(output)
         reason = self._not_carried(message)
@@ -122,9 +130,10 @@ class Recorder:
             said = describe(error, attempt.agent.without_secrets)
             self.reply = self._reply("failed", None, said + _hint(said, self._attempt))
 
-    def unasked(self, why: str) -> Reply:
-        """Return the reply of a call that was not made."""
-        return self._reply("not asked", None, why)
+    def unasked(self, why: str) -> Recorder:
+        """Record a call that was not made."""
+        self.reply = self._reply("not asked", None, why)
+        return self
 
     def _reply(
         self,
@@ -140,12 +149,13 @@ class Recorder:
         # Where the step has nothing better, these are the answer, as of a plain model.
         keeps = error is None
         if message is not None and is_whole and not keeps:
-            keeps = refusal(message) is not None or _is_answer(message, attempt)
+            told = refusal(message) is not None or explained(message)
+            keeps = told or _is_answer(message, attempt)
         # Tokens that the user has seen cannot be taken back, so no fallback may answer.
         if error is not None and self._signs is not None and self._signs.seen:
             outcome = "broken off"
         reply: Reply = {
-            "id": f"{attempt.step}/{attempt.index}",
+            "id": attempt.id,
             "text": "" if message is None else message.text,
             "agent": attempt.agent.name,
             "model": attempt.agent.model_of(message),

@@ -87,6 +87,11 @@ class Request:
 
 def _is_function(tool: Any) -> bool:
     if isinstance(tool, dict):
+        # Core takes each dict with a name for a function, such as Anthropic's own
+        # {"type": "web_search_20250305", "name": "web_search"} (langchain-core 1.8.3).
+        kind = tool.get("type", "function")
+        if kind not in ("function", "object") and "input_schema" not in tool:
+            return False
         try:
             return convert_to_openai_tool(tool).get("type") == "function"
         except ValueError:  # a provider's own, such as {"google_search": {}}

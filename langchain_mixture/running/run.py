@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import Any
 from uuid import UUID
 
@@ -17,10 +18,32 @@ from langchain_core.callbacks import (
 )
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
+from langchain_core.utils.uuid import uuid7
+from typing_extensions import TypedDict
 
 from langchain_mixture.records import Reply, Response
 from langchain_mixture.running.request import Request
 from langchain_mixture.running.waiting import WAIT, Gate, Wait
+
+
+class StepOutline(TypedDict):
+    """One step of a run, for those who look at it."""
+
+    name: str
+    """Its name in the graph, such as `1_propose`."""
+    step: str
+    """Its class, such as `Propose`."""
+    agents: list[str]
+    """The agents that it may ask, by the names that they have in the pipeline."""
+
+
+class CallId(TypedDict):
+    """Tells one call from all others."""
+
+    run: str
+    """The id of the mixture's run."""
+    call: str
+    """The id of the call in that run, such as `1_propose/0`."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +114,14 @@ class Run:
     """The sync calls in flight; `cancel` puts an end to their waiting."""
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)
     """The async streams opened in this run; `close` closes them."""
+    name: str = "mixture"
+    """The graph's name."""
+    steps: Sequence[StepOutline] = ()
+    """The steps of the graph; none where a node is run without it."""
+    audience: Any = None
+    """Those who listen to the run's events; None = nobody has looked for them yet."""
+    lock: Lock = field(default_factory=Lock)
+    """Held where something is made once for all branches."""
 
     @cached_property
     def is_watched(self) -> bool:
@@ -109,9 +140,24 @@ class Run:
         )
 
     def __post_init__(self) -> None:
+        self.outer = RUN.get()
+        """The run of the mixture around this one; None if there is none."""
         # A mixture inside a mixture: when the outer call is given up, so is this run.
         if (outer := WAIT.get()) is not None:
             outer.on_end.append(self.cancel)
+        self._inside = outer
+
+    @cached_property
+    def id(self) -> str:
+        """Tells this run from all others."""
+        return str(uuid7())
+
+    @property
+    def parent(self) -> CallId | None:
+        """The call of another mixture inside which this run is made."""
+        if self.outer is None or self._inside is None:
+            return None
+        return {"run": self.outer.id, "call": self._inside.call}
 
     def cancel(self) -> None:
         """Stop waiting for the sync calls in flight, and begin no more.

@@ -208,6 +208,7 @@ class Wait:
         ends: When the call's share of the deadline is used up, on the monotonic clock;
             None = no limit.
         quorum: The quorum of the call's step.
+        call: The id of the call, such as `1_propose/0`.
 
     Example:
         >>> Wait(None, None, Quorum(None, 0.0)).left() is None
@@ -215,8 +216,14 @@ class Wait:
     """
 
     def __init__(
-        self, timeout: float | None, ends: float | None, quorum: Quorum
+        self,
+        timeout: float | None,
+        ends: float | None,
+        quorum: Quorum,
+        call: str = "",
     ) -> None:
+        self.call = call
+        """The id of the call."""
         self.is_over = False
         """Whether nobody waits any longer; what the call still says is not heard."""
         self.wake: Callable[[], None] = lambda: None

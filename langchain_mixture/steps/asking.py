@@ -18,7 +18,7 @@ from langchain_mixture.runnables import name_of
 from langchain_mixture.steps import prompts
 from langchain_mixture.steps.base import Agent, Condition, Place, Prompt, Timeout, View
 from langchain_mixture.steps.checks import SHOWING, CheckedStep
-from langchain_mixture.steps.ranking import ranking
+from langchain_mixture.steps.ranking import RANKING, ranking
 
 
 def _asked(
@@ -415,6 +415,9 @@ class Rank(CheckedStep):
     goes to the response that came first. A judge that fails, or cannot be understood,
     is left out, and the result says so; where none is left, the first n are kept.
 
+    A judge whose profile says that it has structured output writes its reasons and its
+    order as JSON. Every other judge ends with a line marked "Ranking:".
+
     Against the bias for a place, each of several judges is shown the responses from
     another one on. Against the bias for its own writing, a judge among them does not
     see its own responses where two others are left.
@@ -503,7 +506,7 @@ class Rank(CheckedStep):
 
         n = min(self.n, len(shown)) if self._asks_once else len(shown)
         messages = _asked(self.prompt, self.responses_in, conversation, shown, n=str(n))
-        return Call(messages=messages, parents=_ids(shown), check=check)
+        return Call(messages=messages, parents=_ids(shown), check=check, schema=RANKING)
 
     def keep(
         self, responses: Sequence[Response], replies: Sequence[Reply]

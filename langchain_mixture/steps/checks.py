@@ -285,8 +285,7 @@ def _told(field: str, value: object) -> list[str]:
     if field == "agent":
         return [_name(value)]
     if field == "agents":
-        counts = Counter(map(_name, cast("Sequence[object]", value)))
-        return [name if n == 1 else f"{n} x {name}" for name, n in counts.items()]
+        return names_told(cast("Sequence[object]", value))
     if field == "fallbacks":
         names = ", ".join(map(_name, cast("Sequence[object]", value)))
         return [f"fallbacks=[{names}]"]
@@ -300,6 +299,17 @@ def _told(field: str, value: object) -> list[str]:
 
 _LONGEST: Final = 40
 """Characters of a prompt in the `repr` of a step."""
+
+
+def names_told(agents: Sequence[object]) -> list[str]:
+    """Return the names of agents, each once.
+
+    Example:
+        >>> names_told(["gpt-4o", "gpt-4.1", "gpt-4o"])
+        ['2 x gpt-4o', 'gpt-4.1']
+    """
+    counts = Counter(map(_name, agents))
+    return [name if n == 1 else f"{n} x {name}" for name, n in counts.items()]
 
 
 def _name(agent: object) -> str:

@@ -6,14 +6,33 @@ A judge ends with a verdict, which is marked "Ranking:" and has one of three sha
 - a list: `1. Response 3`, `2nd: 1`, whose places count up from 1;
 - a table with a column of places and a column of responses.
 
-What has another shape is not read: a guess would pass for the judge's choice.
+A judge with structured output writes JSON by `RANKING` instead. What has another shape
+is not read: a guess would pass for the judge's choice.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
+
+RANKING: Final[dict[str, Any]] = {
+    "title": "ranking",
+    "description": "The responses in order, and why.",
+    "type": "object",
+    "properties": {
+        "reasons": {"type": "string", "description": "Your reasons, briefly."},
+        "ranking": {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "The numbers of the responses, best first.",
+        },
+    },
+    "required": ["reasons", "ranking"],
+    "additionalProperties": False,
+}
+"""The schema of a judgement: reasons come first, so that the order rests on them."""
 
 _LONGEST: Final = 20_000
 """Characters that are read from the end of a text, beside 20 for each response."""
@@ -22,24 +41,42 @@ _LONGEST: Final = 20_000
 def ranking(text: str, count: int) -> list[int]:
     """Read a judge's order: indices from 0, best first; empty where it is unreadable.
 
-    The last line marked "Ranking:" counts, with what stands beneath it. Without a mark,
-    the text must end with the order and nothing else. Repeats and numbers beyond
-    `count` are ignored, and so is what stands in parentheses.
+    JSON by `RANKING` is read as such. In any other text the last line marked "Ranking:"
+    counts, with what stands beneath it. Without a mark, the text must end with the
+    order and nothing else. Repeats and numbers beyond `count` are ignored, and so is
+    what stands in parentheses.
 
     Example:
         >>> ranking("I compared 1 and 2. Ranking: 3, 1", count=4)
         [2, 0]
+        >>> ranking('{"reasons": "1 is wrong.", "ranking": [3, 2]}', count=4)
+        [2, 1]
         >>> ranking("1st: Response 3, 2nd: Response 1", count=4)
         [2, 0]
         >>> ranking("Response 1 is worse than response 3.", count=4)
         []
     """
-    end = _end_of(text, _LONGEST + 20 * count)
-    if _WORST_FIRST.search(end):
-        return []
-    lines = [line for line in map(str.strip, _bare(end).splitlines()) if line]
-    indices = dict.fromkeys(number - 1 for number in _numbers(lines))
+    numbers = _by_schema(text)
+    if numbers is None:
+        end = _end_of(text, _LONGEST + 20 * count)
+        if _WORST_FIRST.search(end):
+            return []
+        lines = [line for line in map(str.strip, _bare(end).splitlines()) if line]
+        numbers = _numbers(lines)
+    indices = dict.fromkeys(number - 1 for number in numbers)
     return [index for index in indices if 0 <= index < count]
+
+
+def _by_schema(text: str) -> list[int] | None:
+    """Read the numbers in JSON by `RANKING`; None where a text is something else."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        order = json.loads(text)["ranking"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    is_order = isinstance(order, list) and all(type(number) is int for number in order)
+    return order if is_order else None
 
 
 def _numbers(lines: Sequence[str]) -> list[int]:

@@ -32,7 +32,6 @@ from tests.providers.cases import CALL, CASES, ION, QUESTION, THOUGHT, Case, wea
 from tests.providers.chat import Chat
 from tests.providers.setups import SET_UPS, SetUp
 from tests.providers.stub import Body, Stub, serve
-from tests.providers.to_mend import mark
 
 pytestmark = [  # what the clients warn of, with the plain model as well
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession"),
@@ -137,17 +136,19 @@ def bench() -> Iterator[Bench]:
 
 
 def cells(
-    test: str, variants: Sequence[str] = ("alone", "advisers"), *, errors: bool = False
+    variants: Sequence[str] = ("alone", "advisers"),
+    *,
+    errors: bool = False,
+    empty: bool = False,
 ) -> list[Any]:
     """Return the set-ups, cases and variants of a test."""
     return [
-        pytest.param(set_up, case, variant, id=name, marks=mark(test, name))
+        pytest.param(set_up, case, variant, id=f"{set_up.name}-{case.name}-{variant}")
         for set_up in CHOSEN
         for case in PLAYED
         if case.name.startswith("error-") is errors
-        if not case.differs and case.applies_to(set_up)
+        if (set_up.name in case.empty) is empty and case.applies_to(set_up)
         for variant in variants
-        for name in [f"{set_up.name}-{case.name}-{variant}"]
     ]
 
 
@@ -176,7 +177,7 @@ def shown(said: Any) -> Any:
     return same_for_all({**parts, "blocks": said.content_blocks, "text": said.text})
 
 
-@pytest.mark.parametrize(("set_up", "case", "variant"), cells("answer"))
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells())
 def test_answer(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     """The answer has the model's own text, blocks and tool calls."""
     plain = bench.outcome(set_up, case, "plain")
@@ -186,7 +187,7 @@ def test_answer(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     assert [shown(said) for said in ours.said] == [shown(said) for said in plain.said]
 
 
-@pytest.mark.parametrize(("set_up", "case", "variant"), cells("identity"))
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells())
 def test_identity(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     """The answer has the id that the provider gave it, and the model's name."""
 
@@ -197,7 +198,7 @@ def test_identity(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None
     assert identity(ours) == identity(bench.outcome(set_up, case, "plain"))
 
 
-@pytest.mark.parametrize(("set_up", "case", "variant"), cells("metadata"))
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells())
 def test_metadata(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     """The answer's metadata are the model's own, beside the mixture's report."""
 
@@ -212,7 +213,7 @@ def test_metadata(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None
     assert metadata(ours) == metadata(bench.outcome(set_up, case, "plain"))
 
 
-@pytest.mark.parametrize(("set_up", "case", "variant"), cells("usage"))
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells())
 def test_usage(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     """The tokens of the answering call reach the application, details included."""
 
@@ -223,7 +224,7 @@ def test_usage(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     assert usage(ours) == usage(bench.outcome(set_up, case, "plain"))
 
 
-@pytest.mark.parametrize(("set_up", "case", "variant"), cells("report"))
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells())
 def test_report(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     """The mixture's report counts the tokens that the provider counted."""
     plain = bench.outcome(set_up, case, "plain")
@@ -237,7 +238,7 @@ def test_report(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
             assert counted == {key: said.usage_metadata[key] for key in keys}  # type: ignore[literal-required] # keys of UsageMetadata
 
 
-@pytest.mark.parametrize(("set_up", "case", "variant"), cells("request", ["alone"]))
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells(["alone"]))
 def test_request(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     """The provider is asked exactly what the plain model would ask it."""
     plain = bench.outcome(set_up, case, "plain")
@@ -245,7 +246,7 @@ def test_request(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     assert same_for_all(ours.bodies) == same_for_all(plain.bodies)
 
 
-@pytest.mark.parametrize(("set_up", "case", "variant"), cells("order"))
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells())
 def test_order(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     """No request has roles, tool calls or marks in an order that the API refuses."""
     assert bench.outcome(set_up, case, "plain").refused == []
@@ -261,9 +262,7 @@ def _status(error: BaseException) -> Any:
     return getattr(error, "status_code", getattr(response, "status_code", None))
 
 
-@pytest.mark.parametrize(
-    ("set_up", "case", "variant"), cells("error_type", errors=True)
-)
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells(errors=True))
 def test_error_type(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     """An error is of the core types that the model's own error has."""
     plain = bench.outcome(set_up, case, "plain").error
@@ -277,9 +276,7 @@ def test_error_type(bench: Bench, set_up: SetUp, case: Case, variant: str) -> No
         assert ours.is_retryable == plain.is_retryable
 
 
-@pytest.mark.parametrize(
-    ("set_up", "case", "variant"), cells("error_cause", errors=True)
-)
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells(errors=True))
 def test_error_cause(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
     """An error has the provider's own as its cause, and its status."""
     plain = bench.outcome(set_up, case, "plain").error
@@ -290,14 +287,12 @@ def test_error_cause(bench: Bench, set_up: SetUp, case: Case, variant: str) -> N
     assert _status(ours) == _status(plain)
 
 
-@pytest.mark.parametrize("variant", ["alone", "advisers"])
-@pytest.mark.parametrize("set_up", CHOSEN, ids=lambda set_up: set_up.name)
-def test_nothing_but_thinking(bench: Bench, set_up: SetUp, variant: str) -> None:
-    """An answer cut off before its first word is an error, and none of a plain model.
+@pytest.mark.parametrize(("set_up", "case", "variant"), cells(empty=True))
+def test_empty_answer(bench: Bench, set_up: SetUp, case: Case, variant: str) -> None:
+    """An answer without a word or a reason is an error, and none of a plain model.
 
     The plain model returns a message without text, which helps nobody.
     """
-    case = next(case for case in CASES if case.differs)
     assert bench.outcome(set_up, case, "plain").messages[0].text == ""
     error = bench.outcome(set_up, case, variant).error
     assert isinstance(error, MixtureError)
@@ -315,14 +310,11 @@ FOREIGN = {
 def foreign_cells() -> list[Any]:
     """Return answering set-ups, advising set-ups, and conversations."""
     return [
-        pytest.param(
-            owner, adviser, kind, id=name, marks=mark("foreign_conversation", name)
-        )
+        pytest.param(owner, adviser, kind, id=f"{owner.name}-{adviser.name}-{kind}")
         for owner in CHOSEN
         for adviser in CHOSEN
         for kind in FOREIGN
         if owner.builtin is not None and owner is not adviser
-        for name in [f"{owner.name}-{adviser.name}-{kind}"]
         if kind != "server-tool" or kind in owner.native
     ]
 
@@ -352,11 +344,10 @@ def test_foreign_conversation(
 def builtin_cells() -> list[Any]:
     """Return set-ups with a tool that the provider runs, and advising set-ups."""
     return [
-        pytest.param(owner, adviser, id=name, marks=mark("builtin_tool", name))
+        pytest.param(owner, adviser, id=f"{owner.name}-{adviser.name}")
         for owner in CHOSEN
         for adviser in CHOSEN
         if owner.builtin is not None and owner is not adviser
-        for name in [f"{owner.name}-{adviser.name}"]
     ]
 
 
