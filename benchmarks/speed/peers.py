@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypeAlias
 
@@ -55,6 +55,8 @@ SHAPES: dict[str, list[tuple[str, int]]] = {
 
 Layers: TypeAlias = list[list[BaseChatModel]]
 Shape: TypeAlias = Sequence[tuple[str, int]]
+Keys: TypeAlias = list[list[str]]
+"""Under which key each call of each layer writes its text."""
 
 
 class Model(BaseChatModel):
@@ -166,23 +168,24 @@ def lcel(
     return _called(chain, given, None, sync)
 
 
-def _state(shape: Shape) -> Any:
-    fields: dict[str, Any] = {"messages": Annotated[list[AnyMessage], add_messages]}
-    for k in range(len(shape)):
-        fields[f"texts_{k}"] = Annotated[list[str], operator.add]
+def _state(kind: Any, keys: Iterable[str]) -> Any:
+    """Return the state of a graph by hand: messages, and texts under some keys."""
+    fields = {"messages": Annotated[list[AnyMessage], add_messages]}
     made: Any = TypedDict  # a type of which no checker knows the fields
-    return made("State", fields)
+    return made("State", {**fields, **dict.fromkeys(keys, kind)})
 
 
-def _node(shape: Shape, k: int, index: int, model: Any, sync: bool) -> Any:
+def _node(shape: Shape, keys: Keys, k: int, i: int, model: Any, sync: bool) -> Any:
     def ask(state: Any) -> list[BaseMessage]:
-        texts = state[f"texts_{k - 1}"] if k else []
-        return shown(state["messages"], shape[k][0], texts, index)
+        # Keys that a layer shares count once.
+        known = dict.fromkeys(keys[k - 1]) if k else ()
+        texts = [text for key in known for text in state[key]]
+        return shown(state["messages"], shape[k][0], texts, i)
 
     def told(message: AIMessage) -> dict[str, Any]:
         if k == len(shape) - 1:
             return {"messages": [message]}
-        return {f"texts_{k}": [message.text]}
+        return {keys[k][i]: [message.text]}
 
     def node(state: Any) -> dict[str, Any]:
         return told(model.invoke(ask(state)))
@@ -197,17 +200,18 @@ def static(
     shape: Shape, layers: Layers, saver: Any, sync: bool, thread: str | None = None
 ) -> Any:
     """A graph by hand: a node for each call, joined layer by layer."""
-    builder = StateGraph(_state(shape))
     names = [[f"{k}_{i}" for i in range(n)] for k, (_, n) in enumerate(shape)]
+    keys = [[f"said_{name}" for name in row] for row in names]
+    builder = StateGraph(_state(list[str], [key for row in keys for key in row]))
     for k, layer in enumerate(layers):
-        for index, model in enumerate(layer):
-            name = names[k][index]
-            builder.add_node(name, _node(shape, k, index, model, sync))
+        for i, model in enumerate(layer):
+            builder.add_node(names[k][i], _node(shape, keys, k, i, model, sync))
             before = names[k - 1] if k else []
             if not k:
-                builder.add_edge(START, name)
+                builder.add_edge(START, names[k][i])
             else:  # a list of one waits for nothing, and costs a channel
-                builder.add_edge(before if len(before) > 1 else before[0], name)
+                start = before if len(before) > 1 else before[0]
+                builder.add_edge(start, names[k][i])
     builder.add_edge(names[-1][0], END)
     return _called(builder.compile(checkpointer=saver), None, saver, sync, thread)
 
@@ -216,7 +220,9 @@ def send(
     shape: Shape, layers: Layers, saver: Any, sync: bool, thread: str | None = None
 ) -> Any:
     """A graph by hand: a node a layer, sent to for each call, and one that joins."""
-    builder = StateGraph(_state(shape))
+    keys = [[f"texts_{k}"] * n for k, (_, n) in enumerate(shape)]
+    kind = Annotated[list[str], operator.add]
+    builder = StateGraph(_state(kind, [row[0] for row in keys]))
 
     def fan_out(k: int) -> Any:
         # A payload with the answers before it, as the nodes of `Send` see no state.
@@ -226,7 +232,7 @@ def send(
         ]
 
     def asking(k: int) -> Any:
-        nodes = [_node(shape, k, i, model, sync) for i, model in enumerate(layers[k])]
+        nodes = [_node(shape, keys, k, i, m, sync) for i, m in enumerate(layers[k])]
         if sync:
             return lambda state: nodes[state["index"]](state)
 
@@ -249,10 +255,11 @@ def gathering(
     shape: Shape, layers: Layers, saver: Any, sync: bool, thread: str | None = None
 ) -> Any:
     """A graph by hand: one node a layer makes all calls. A resume repeats them."""
-    builder = StateGraph(_state(shape))
+    keys = [[f"texts_{k}"] * n for k, (_, n) in enumerate(shape)]
+    builder = StateGraph(_state(list[str], [row[0] for row in keys]))
     for k, layer in enumerate(layers):
-        nodes = [_node(shape, k, i, model, sync) for i, model in enumerate(layer)]
-        key = "messages" if k == len(shape) - 1 else f"texts_{k}"
+        nodes = [_node(shape, keys, k, i, m, sync) for i, m in enumerate(layer)]
+        key = "messages" if k == len(shape) - 1 else keys[k][0]
 
         def ask(state: Any, nodes: Any = nodes, key: str = key) -> Any:
             with ThreadPoolExecutor() as pool:
