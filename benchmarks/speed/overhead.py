@@ -6,7 +6,6 @@ python -m benchmarks.speed.overhead [ROUNDS]
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from benchmarks.speed.measure import load, ratio, rounds, table
-from benchmarks.speed.peers import PEERS, QUESTION, SHAPES, layers_of, steps_of
-from langchain_mixture import run as run_mixture
+from benchmarks.speed.peers import PEERS, SHAPES, layers_of
 
 WITH_SAVER = ("static", "create_mixture")
 SYNC = ("bare calls", "static", "create_mixture", "ChatMixture")
@@ -53,43 +51,6 @@ def written(title: str, found: dict[str, dict[str, tuple[float, float]]]) -> str
     return f"**{title}** ({load()})\n\n{table(['CPU over static', *found], rows)}"
 
 
-def against_mixture_llm(loop: asyncio.AbstractEventLoop, count: int) -> str:
-    """Compare `run` with mixture-llm's, by the function client that both take."""
-    import mixture_llm
-
-    async def client(
-        model: str,  # noqa: ARG001  # these four say what kind of client it is
-        messages: Any,  # noqa: ARG001
-        temp: float,  # noqa: ARG001
-        max_tokens: int,  # noqa: ARG001
-    ) -> tuple[str, int, int]:
-        return "An ion is an atom with a charge.", 9, 5
-
-    rows = []
-    for name in ("P1", "P2"):
-        shape = SHAPES[name]
-        sizes = [[f"{k}-{i}" for i in range(n)] for k, (_, n) in enumerate(shape)]
-        steps = steps_of(shape, sizes)  # type: ignore[arg-type]  # names will do
-        theirs = [
-            getattr(mixture_llm, type(step).__name__)(
-                *([layer] if len(layer) > 1 else layer)
-            )
-            for step, layer in zip(steps, sizes, strict=True)
-        ]
-
-        async def ours(steps: Any = steps) -> Any:
-            return await run_mixture(steps, QUESTION[0].text, client)
-
-        async def other(steps: Any = theirs) -> Any:
-            return await mixture_llm.run(steps, QUESTION[0].text, client)
-
-        spent = rounds({"ours": ours, "theirs": other}, loop, count, times=3)
-        found = ratio(spent["ours"], spent["theirs"])
-        rows.append([name, f"{found:.2f}", f"{sorted(spent['ours'])[count // 2]:.1f}"])
-    head = ["`run` with a function client", "CPU over mixture-llm", "ms"]
-    return table(head, rows)
-
-
 async def _opened(stack: AsyncExitStack, folder: str) -> Any:
     path = str(Path(folder) / "threads.db")
     saver = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(path))
@@ -110,8 +71,6 @@ def report(count: int = 15) -> Iterator[str]:
             yield written(f"Async, {name}", found)
         loop.run_until_complete(stack.aclose())
         yield written("Sync", compared(loop, SYNC, None, True, count))
-        if importlib.util.find_spec("mixture_llm"):
-            yield against_mixture_llm(loop, count)
 
 
 if __name__ == "__main__":
