@@ -142,25 +142,34 @@ def pools(loop: Any, url: str, count: int) -> str:
 
 
 def bounds(loop: Any, url: str, count: int) -> str:
-    """Compare values of `max_concurrency`, and the garbage collector on and off."""
+    """Compare values of `max_concurrency`, and settings of the garbage collector."""
     model = _model(url)
     wide = _graph(model, 128)
 
     def bound(most: int) -> Any:
         return {"max_concurrency": most}
 
-    async def uncollected() -> Any:
-        gc.disable()
+    async def frozen() -> Any:
+        gc.freeze()
         try:
             return await wide()
         finally:
-            gc.enable()
+            gc.unfreeze()
+
+    async def seldom() -> Any:
+        usual = gc.get_threshold()
+        gc.set_threshold(50_000, *usual[1:])
+        try:
+            return await wide()
+        finally:
+            gc.set_threshold(*usual)
 
     cases = {
         "as it is": wide,
         "`max_concurrency=16`": _graph(model, 128, bound(16)),
         "`max_concurrency=64`": _graph(model, 128, bound(64)),
-        "without garbage collection": uncollected,
+        "after `gc.freeze()`": frozen,
+        "with `gc.set_threshold(50_000)`": seldom,
     }
     spent = rounds(cases, loop, count)
     rows = [
