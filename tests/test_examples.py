@@ -22,10 +22,28 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.openai_stub import able, serve
+from tests.providers.anthropic import Messages
+from tests.providers.stub import Answer as Said
+from tests.providers.stub import serve as play
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MINI = "gpt-4o-mini"
 LLAMA = "llama-3.3-70b-versatile"
+
+
+NEEDS = {
+    "deep_agent": "deepagents",
+    "supervisor": "langgraph_supervisor",
+    "anthropic_agent": "langchain_anthropic",
+    "hard_questions": "langchain.agents.middleware.model_router",
+}
+"""The packages that not everyone has, by the example that needs them."""
+
+
+def skip_without(example: str) -> None:
+    """Skip the example where what it needs is not installed."""
+    if example in NEEDS:
+        pytest.importorskip(NEEDS[example], exc_type=ImportError)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +90,27 @@ LLAMA = "llama-3.3-70b-versatile"
             "1_propose/openai/gpt-4.1-mini: gpt-4.1-mini answers",
         ),
         ("langsmith_tracing", {MINI: 2, "gpt-4.1-mini": 1}, f"{MINI} answers"),
+        (
+            "panel_as_tool",
+            {MINI: 2, "gpt-4o": 2, "gpt-4.1": 1},
+            "the tool said gpt-4o answers",
+        ),
+        ("hard_questions", {MINI: 1, "gpt-4o": 7}, "gpt-4o answers"),
+        (
+            "deep_agent",
+            # The panel is asked once by the agent, and once by the expert.
+            {MINI: 2, "gpt-4o": 2 + 1, "gpt-4.1": 2},
+            "the tool said gpt-4o answers",
+        ),
+        (
+            "supervisor",
+            {MINI: 2, "gpt-4o": 2, "gpt-4.1": 1},
+            "Successfully transferred back to supervisor",
+        ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The .* `ModelRouterMiddleware` is in beta")
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")  # supervisor's
 def test_an_example_runs_against_a_compatible_server(
     example: str,
     asked: dict[str, int],
@@ -82,6 +119,7 @@ def test_an_example_runs_against_a_compatible_server(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each example asks the models that it names, and prints an answer."""
+    skip_without(example)
     with serve(able) as stub:
         for provider in ("OPENAI", "ANTHROPIC", "OPENROUTER", "GROQ"):
             monkeypatch.setenv(f"{provider}_BASE_URL", stub.url)
@@ -90,6 +128,33 @@ def test_an_example_runs_against_a_compatible_server(
         runpy.run_path(str(EXAMPLES / f"{example}.py"), run_name="__main__")
         assert Counter(stub.asked()) == Counter(asked)
     assert printed in capsys.readouterr().out
+
+
+def test_an_agent_of_anthropics_is_advised_and_its_cache_marks_stay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OpenAI's models are asked once, and Claude reads their words in both requests."""
+    skip_without("anthropic_agent")
+    call = Said(calls=[("multiply", {"a": 17, "b": 23})], finish="calls")
+    with (
+        serve(able) as advisers,
+        play(Messages(), [call, Said("It is 391.")]) as claude,
+    ):
+        monkeypatch.setenv("OPENAI_BASE_URL", advisers.url)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", claude.url)
+        for provider in ("OPENAI", "ANTHROPIC"):
+            monkeypatch.setenv(f"{provider}_API_KEY", "none")
+        runpy.run_path(str(EXAMPLES / "anthropic_agent.py"), run_name="__main__")
+        assert Counter(advisers.asked()) == Counter({"gpt-4o": 1, "gpt-4.1": 1})
+        assert claude.refused == []
+    assert [request.roles for request in claude.requests] == [
+        ["user"],
+        ["user", "assistant", "tool"],
+    ]
+    for body in claude.bodies:
+        assert "would call the tool multiply" in json.dumps(body["messages"][0])
+        assert "cache_control" in json.dumps(body)
+    assert "'cache_read': 4" in capsys.readouterr().out
 
 
 # -- The demo ------------------------------------------------------------------------
