@@ -36,7 +36,7 @@ test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures
 	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
 
 test-providers: .venv-providers/.done  ## twelve set-ups of providers' clients, over stubs
-	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers -q -r fE $(ARGS)
+	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers tests/test_examples.py -q -r fE $(ARGS)
 
 test-server: .venv/.dev .venv-server/.done  ## a mixture on LangGraph's Agent Server, in its dev runtime
 	$(BIN)/python -m pytest tests/test_machines.py
@@ -61,7 +61,7 @@ docs: .venv-docs/.done  ## a site in build/site, which needs no network; SITE_UR
 constraints: $(UV)  ## write the newest versions of everything into constraints.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
-bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in a minute
+bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in two minutes
 	$(BIN)/python benchmarks/agents.py
 
 soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute

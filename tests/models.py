@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.sqlite import SqliteSaver
 from pydantic import Field, PrivateAttr
 
 from langchain_mixture import Aggregate, ChatMixture, Propose
@@ -177,3 +178,13 @@ async def settle() -> None:
     """Let what was cancelled come to its end."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+def saved_bytes(saver: SqliteSaver) -> int:
+    """Return the size of all that a saver keeps: its checkpoints and their writes."""
+    columns = {"checkpoints": ("checkpoint", "metadata"), "writes": ("value",)}
+    return sum(
+        saver.conn.execute(f"select sum(length({column})) from {table}").fetchone()[0]
+        for table, names in columns.items()
+        for column in names
+    )
