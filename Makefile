@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := true
 # Keep compiled tests, wherever this is switched off: else each worker compiles its own.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-hosts test-providers test-server test-lowest test-newest lint dist docs constraints bench-agents soak withstand clean
+.PHONY: demo test test-hosts test-providers test-server test-lowest test-newest lint dist docs constraints bench bench-agents soak withstand clean
 
 # QUESTION and MODEL reach it as environment variables: no shell reads them.
 demo: .venv/.demo  ## count samples of a small model; QUESTION="Why?" or MODEL=openai:gpt-4o-mini
@@ -36,7 +36,8 @@ test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures
 	.venv-hosts/bin/python tests/hosts/run.py $(ARGS)
 
 test-providers: .venv-providers/.done  ## twelve set-ups of providers' clients, over stubs
-	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers tests/test_examples.py -q -r fE $(ARGS)
+	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers -q -r fE $(ARGS)
+	.venv-providers/bin/python -m pytest tests/test_examples.py tests/test_agent_cases.py -k deep -q
 
 test-server: .venv/.dev .venv-server/.done  ## a mixture on LangGraph's Agent Server, in its dev runtime
 	$(BIN)/python -m pytest tests/test_machines.py
@@ -60,6 +61,9 @@ docs: .venv-docs/.done  ## a site in build/site, which needs no network; SITE_UR
 
 constraints: $(UV)  ## write the newest versions of everything into constraints.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+bench: .venv/.dev  ## what the package costs, into docs/speed.md, in ten minutes; LOOK=quick is a look
+	$(BIN)/python -m benchmarks.speed $(LOOK)
 
 bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in two minutes
 	$(BIN)/python benchmarks/agents.py

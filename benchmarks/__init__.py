@@ -1,1 +1,1 @@
-"""What is measured, and how."""
+"""What is measured, and how; each script says how it is run."""

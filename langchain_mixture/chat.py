@@ -32,7 +32,7 @@ from langchain_mixture.advice import (
     is_of_a_mixture,
 )
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
-from langchain_mixture.agents.wrappers import with_model
+from langchain_mixture.agents.wrappers import with_model, with_usage
 from langchain_mixture.errors import (
     InvalidMixtureError,
     StepFailedError,
@@ -348,8 +348,9 @@ class ChatMixture(GraphChatModel):
         # An id that core made of the inner run is not the provider's: core makes one of
         # this model's run.
         made = (answer.id or "run").startswith(("run", "lc_run"))
-        metadata = {**answer.response_metadata, "model_name": self.model_name}
         usage = state["mixture"]["usage"]
+        answer = with_usage(answer, usage)
+        metadata = {**answer.response_metadata, "model_name": self.model_name}
         total = None
         if self.report_usage:
             known = UsageMetadata.__annotations__.keys() & usage.keys()

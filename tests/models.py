@@ -13,7 +13,6 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from langgraph.checkpoint.sqlite import SqliteSaver
 from pydantic import Field, PrivateAttr
 
 from langchain_mixture import Aggregate, ChatMixture, Propose
@@ -180,8 +179,8 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def saved_bytes(saver: SqliteSaver) -> int:
-    """Return the size of all that a saver keeps: its checkpoints and their writes."""
+def saved_bytes(saver: Any) -> int:
+    """Return the size of all that a SqliteSaver keeps: checkpoints, and writes."""
     columns = {"checkpoints": ("checkpoint", "metadata"), "writes": ("value",)}
     return sum(
         saver.conn.execute(f"select sum(length({column})) from {table}").fetchone()[0]

@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
 
 from langchain_mixture import (
     Aggregate,
@@ -38,6 +39,7 @@ from langchain_mixture import (
     self_moa,
 )
 from langchain_mixture.middleware import MixtureMiddleware
+from langchain_mixture.running.state import MixtureOutput
 from tests.models import KEY, Scripted, ask, called, models
 from tests.openai_stub import Answer, serve
 from tests.test_consult import Adviser, Loop, look
@@ -793,3 +795,25 @@ def test_the_figures_of_the_page_are_those_that_its_code_prints(
     assert re.sub(r"\d", "0", said) == re.sub(r"\d", "0", printed[0])
     table = re.findall(r"(?m)^\| (?:its|advised).*?\| (\d+\.\d\d) \|", text)
     assert printed[-1].split() == table
+
+
+def test_a_graphs_message_has_its_tokens_in_total_and_its_state_by_model() -> None:
+    """What a mixture elsewhere has used is counted, from whichever comes back."""
+    inner = create_mixture([Propose(["a", "b"])], client=models("a", "b"))
+    state = inner.invoke(ask())
+    usage = state["messages"][-1].response_metadata["mixture"]["usage"]
+    assert usage["total_tokens"] == 30
+    assert not {"models", "steps"} & usage.keys()
+    elsewhere = RunnableLambda(lambda _: state["messages"][-1])
+    (call,) = called_by(elsewhere)
+    assert call["total_tokens"] == 30
+    told = {"messages": state["messages"][-1:], "mixture": state["mixture"]}
+    builder = StateGraph(MixtureOutput).add_node("elsewhere", lambda _: told)
+    (call,) = called_by(builder.add_edge(START, "elsewhere").compile())
+    assert [model["model_name"] for model in call["models"]] == ["a", "b"]
+
+
+def called_by(agent: Any) -> list[Any]:
+    """Return the calls that the history has of a step which asks an agent."""
+    state = create_mixture([Propose([agent])]).invoke(ask())
+    return list(state["mixture"]["history"][0]["llm_calls"])

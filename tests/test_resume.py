@@ -32,6 +32,7 @@ from langchain_mixture import (
     Reply,
     Response,
     Result,
+    Step,
     StepFailedError,
     Take,
     create_mixture,
@@ -550,3 +551,63 @@ async def test_time_travel_counts_no_answer_that_is_asked_for_again(how: str) ->
     state = await called(graph, how, None, past[0].config)
     assert state["mixture"]["reasons"] == []
     assert [len(client[name].asked) for name in "ab"] == [2, 2]
+
+
+# -- What is saved -------------------------------------------------------------------
+
+
+def test_each_text_is_saved_once_and_read_as_often_as_it_stands() -> None:
+    """A checkpoint holds no text of the history twice; who reads it sees them all."""
+    long = {name: f"{name} says " + name * 2000 for name in "abc"}
+    client = {name: Scripted(model=name, script=text) for name, text in long.items()}
+    saver = InMemorySaver()
+    graph = create_mixture(
+        [Propose(["a", "b"]), Refine(["c", "c"]), Take(1), Aggregate("a")],
+        client=client,
+        checkpointer=saver,
+    )
+    final = graph.invoke(ask(), CONFIG)
+    for state in graph.get_state_history(CONFIG):
+        for row in state.values["mixture"].get("history", ()):
+            assert len(row["outputs"]) == len(row["responses"]) > 0
+    saved = next(iter(saver.list(CONFIG))).checkpoint["channel_values"]["mixture"]
+    assert repr(saved["history"]).count(long["b"]) == 1
+    assert repr(saved["history"]).count(long["a"]) == 1  # the answer is in responses
+    assert [row["outputs"] for row in final["mixture"]["history"]] == [
+        [long["a"], long["b"]],
+        [long["c"]] * 2,
+        [long["c"]],
+        [long["a"]],
+    ]
+
+
+@dataclass(frozen=True)
+class Twice(Step):
+    """A user's step that hands one response on twice, with different texts."""
+
+    def keep(
+        self, responses: Sequence[Response], replies: Sequence[Reply]
+    ) -> list[Response]:
+        return [
+            {**response, "text": text}
+            for response in responses[:1]
+            for text in ("one", "two")
+        ]
+
+    def bounds(self, n: int) -> tuple[Sequence[Any], int]:
+        return (), 2
+
+
+def test_texts_under_one_id_are_all_saved() -> None:
+    """Texts are left out only where they are found elsewhere, letter by letter."""
+    graph = create_mixture(
+        [Propose(["a", "b"]), Twice(), Take(1), Aggregate("c")],
+        client={name: Scripted(model=name) for name in "abc"},
+        checkpointer=InMemorySaver(),
+    )
+    graph.invoke(ask(), CONFIG)
+    state = graph.get_state(CONFIG).values["mixture"]
+    assert [row["outputs"] for row in state["history"][1:3]] == [
+        ["one", "two"],
+        ["one"],
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
 from langchain_core.messages import BaseMessage, convert_to_messages
@@ -22,6 +22,8 @@ from langgraph.pregel.protocol import PregelProtocol
 from langchain_mixture.compat import branches_of
 from langchain_mixture.errors import InvalidMixtureError
 from langchain_mixture.runnables import leaves
+
+Message = TypeVar("Message", bound=BaseMessage)
 
 
 def over_messages(
@@ -67,7 +69,21 @@ def _last(output: object) -> object:
         )
     # RemoteGraph returns messages as dicts.
     (message,) = convert_to_messages(output["messages"][-1:])
+    # The state of a mixture's graph has its usage by model; its message, in total.
+    told = message.response_metadata.get("mixture")
+    result = output.get("mixture")
+    if isinstance(told, dict) and isinstance(result, dict):
+        total, usage = told.get("usage") or {}, result.get("usage") or {}
+        if total and all(usage.get(key) == total[key] for key in total):
+            return with_usage(message, usage)
     return message
+
+
+def with_usage(message: Message, usage: Mapping[str, Any]) -> Message:
+    """Return a mixture's answer with its usage by model and by step."""
+    told = {**message.response_metadata["mixture"], "usage": usage}
+    metadata = {**message.response_metadata, "mixture": told}
+    return message.model_copy(update={"response_metadata": metadata})
 
 
 def is_model(runnable: Runnable[Any, Any]) -> bool:

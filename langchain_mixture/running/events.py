@@ -30,7 +30,7 @@ from langchain_mixture.records import HistoryRow, Reply, Response, Result
 from langchain_mixture.running.attempt import Attempt
 from langchain_mixture.running.layer import Layer
 from langchain_mixture.running.run import CallId, Run, StepOutline
-from langchain_mixture.running.state import MixtureState
+from langchain_mixture.running.state import MixtureState, added
 
 NAME: Final = "mixture"
 """The name of the events."""
@@ -381,7 +381,8 @@ def _kept(
     written: Any = update.update if isinstance(update, Command) else update
     if "mixture" not in written:
         return None
-    before, result = layer.before(state), written["mixture"]
+    before = layer.before(state)
+    result = added(before, written["mixture"])
     ends = "messages" in written
     return {
         "event": "kept",

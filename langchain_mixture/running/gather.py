@@ -30,7 +30,7 @@ from langchain_mixture.records import (
 from langchain_mixture.running.layer import Layer
 from langchain_mixture.running.routing import Route
 from langchain_mixture.running.run import Run
-from langchain_mixture.running.state import MixtureState
+from langchain_mixture.running.state import MixtureState, thinned
 from langchain_mixture.running.waiting import Quorum
 
 logger = logging.getLogger("langchain_mixture")
@@ -114,7 +114,7 @@ def update(
         result["analysis"] = analysis
     if route.ends:
         return _ended(layer, state, result, messages)
-    return _goes_on(result, messages)
+    return _goes_on(before, result, messages)
 
 
 def passed(layer: Layer, state: MixtureState, route: Route) -> dict[str, Any]:
@@ -127,11 +127,20 @@ def passed(layer: Layer, state: MixtureState, route: Route) -> dict[str, Any]:
     messages = state.get("answers", {})
     if route.ends:
         return _ended(layer, state, result, messages)
-    return _goes_on(result, messages)
+    return _goes_on(before, result, messages)
 
 
-def _goes_on(result: Result, messages: Mapping[str, AIMessage]) -> dict[str, Any]:
-    return {"mixture": result, "answers": messages}
+def _goes_on(
+    before: Result, result: Result, messages: Mapping[str, AIMessage]
+) -> dict[str, Any]:
+    """Return the update between two steps: what is new, and each text once."""
+    new = result["history"][len(before["history"]) :]
+    thin = thinned({**result, "history": new})["history"]
+    told: dict[str, Any] = {**result}
+    if before["history"]:
+        del told["history"]
+    told["rows" if before["history"] else "history"] = thin
+    return {"mixture": told, "answers": messages}
 
 
 def _add_cost(
@@ -291,7 +300,10 @@ def _answer(response: Response, message: AIMessage | None, result: Result) -> AI
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,
         )
-    about: dict[str, Any] = {k: result[k] for k in ("status", "reasons", "usage")}
+    about: dict[str, Any] = {k: result[k] for k in ("status", "reasons")}
+    # In total alone: a thread keeps the message, and saves it again with each turn.
+    usage: dict[str, Any] = {**result["usage"]}
+    about["usage"] = {k: usage[k] for k in usage if k not in ("models", "steps")}
     if result.get("cost") is not None:
         about["cost"] = result["cost"]
     about |= inner(message)  # a mixture that answered looks for its own advice there

@@ -96,7 +96,10 @@ def inner_reports(message: AIMessage) -> list[Reported]:
 
     A mixture in another process reports nothing to callbacks here.
     """
-    models = (mixture_of(message).get("usage") or {}).get("models") or {}
+    usage = mixture_of(message).get("usage") or {}
+    if "models" not in usage:  # of a graph's answer; its state has them
+        return [_added(None, None, [usage])] if usage.get("total_tokens") else []
+    models = usage["models"]
     return [
         _added(name, None, [tokens])
         for name, tokens in models.items()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Self, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, MessageLikeRepresentation
-from langgraph.channels import EphemeralValue, Topic
+from langgraph.channels import BinaryOperatorAggregate, EphemeralValue, Topic
 from langgraph.graph import add_messages
 from langgraph.types import Command
 from typing_extensions import TypedDict
@@ -20,6 +19,82 @@ NOTHING: Final = Result(
 )
 
 
+class TurnChannel(BinaryOperatorAggregate[Result]):
+    """Holds the result so far, and saves each text of it once.
+
+    With 2 kB answers, a run of four steps has 9 times its answers in SQLite, and 13
+    times if each step writes the whole history, and each text twice.
+    """
+
+    def __init__(self, typ: Any = Result, operator: Any = None) -> None:
+        super().__init__(typ, operator or added)
+
+    def checkpoint(self) -> Result:
+        """Return the result without the texts that it has elsewhere."""
+        return thinned(self.value)
+
+    def from_checkpoint(self, checkpoint: Result) -> Self:
+        """Return a channel that holds a saved result, with all its texts."""
+        channel = super().from_checkpoint(checkpoint)
+        channel.value = _filled(channel.value)
+        return channel
+
+
+def added(result: Result, update: Mapping[str, Any]) -> Result:
+    """Return a result with an update; `rows` of it are added to the history.
+
+    Example:
+        >>> row = {"name": "2_take", "responses": ["1_propose/0"]}
+        >>> responses = [{"id": "1_propose/0", "text": "Paris"}]
+        >>> before = {"history": [], "responses": responses}
+        >>> added(before, {"rows": [row]})["history"]
+        [{'name': '2_take', 'responses': ['1_propose/0'], 'outputs': ['Paris']}]
+    """
+    merged: dict[str, Any] = {**result, **update}
+    rows = merged.pop("rows", None)
+    if rows is not None:
+        merged["history"] = [*result["history"], *rows]
+    return _filled(cast("Result", merged))
+
+
+def thinned(result: Result) -> Result:
+    """Leave the texts out of each row that are in the responses or an earlier row."""
+    if not result.get("history"):
+        return result
+    texts = {response["id"]: response["text"] for response in result["responses"]}
+    rows: list[Any] = []
+    for row in result["history"]:
+        if [*map(texts.get, row["responses"])] == row["outputs"]:
+            rows.append({key: row[key] for key in row if key != "outputs"})  # type: ignore[literal-required]  # its own keys
+        else:
+            rows.append(row)
+            texts = {
+                **dict(zip(row["responses"], row["outputs"], strict=True)),
+                **texts,
+            }
+    return {**result, "history": rows}
+
+
+def _filled(result: Result) -> Result:
+    """Put the texts back that `thinned` left out."""
+    history: Any = result.get("history", ())
+    if all("outputs" in row for row in history):
+        return result
+    texts = {response["id"]: response["text"] for response in result["responses"]}
+    rows: list[Any] = []
+    for row in history:
+        if "outputs" in row:
+            rows.append(row)
+            texts = {
+                **dict(zip(row["responses"], row["outputs"], strict=True)),
+                **texts,
+            }
+        else:
+            outputs = [texts[name] for name in row["responses"]]
+            rows.append({**row, "outputs": outputs})
+    return {**result, "history": rows}
+
+
 class MixtureInput(TypedDict):
     """The input of the graph."""
 
@@ -29,14 +104,14 @@ class MixtureInput(TypedDict):
 class AdvisedInput(MixtureInput):
     """The input of a graph that begins with the answering step."""
 
-    mixture: Annotated[Result, operator.or_]
+    mixture: Annotated[Result, TurnChannel()]
 
 
 class MixtureOutput(TypedDict):
     """The output of the graph."""
 
     messages: Annotated[list[AnyMessage], add_messages]
-    mixture: Annotated[Result, operator.or_]
+    mixture: Annotated[Result, TurnChannel()]
 
 
 class MixtureState(MixtureOutput):

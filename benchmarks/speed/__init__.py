@@ -1,0 +1,1 @@
+"""What speed costs and gives: one module a question; `make bench` asks them all."""
