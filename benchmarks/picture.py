@@ -35,7 +35,7 @@ def main() -> None:
             api_key="none",  # type: ignore[arg-type]  # a str will do
             model="smollm2-135m",
             temperature=1,
-            max_tokens=16,
+            max_completion_tokens=16,
             extra_body={"response_format": SCHEMA},
         )
         mixture = ChatMixture([Propose([model] * 9), Majority()])
