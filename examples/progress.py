@@ -1,68 +1,39 @@
-"""A web page that shows who has answered while it waits.
-
-uvicorn --app-dir examples progress:app     # then open http://127.0.0.1:8000
-"""
+"""Run `uvicorn --app-dir examples progress:app` to see on a page who has answered."""
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, StreamingResponse
+from starlette.responses import FileResponse, StreamingResponse
 from starlette.routing import Route
 
 from langchain_mixture import Aggregate, ChatMixture, MixtureError, Propose
 
-PROPOSERS = ["openai:gpt-4o-mini", "openai:gpt-4.1-mini"]
-model = ChatMixture([Propose(PROPOSERS), Aggregate("openai:gpt-4o-mini")])
-
-PAGE = """<!doctype html><meta charset="utf-8"><title>Progress</title>
-<form><input name="question" size="60" autofocus> <button>Ask</button></form>
-<ul id="members"></ul><pre id="answer" style="white-space: pre-wrap"></pre>
-<script>
-const question = new URLSearchParams(location.search).get("question");
-const source = question && new EventSource("/ask?" + new URLSearchParams({question}));
-if (source) source.onmessage = ({data}) => {
-  const {member, agent, state, text, done} = JSON.parse(data);
-  if (done) return source.close();
-  if (text) return answer.append(text);
-  const line = document.getElementById(member) || document.createElement("li");
-  line.id = member;
-  line.textContent = `${agent}: ${state}`;
-  members.append(line);
-};
-</script>"""
+PAGE = Path(__file__).with_name("progress.html")
+panel = Propose(["openai:gpt-4o-mini", "openai:gpt-4.1-mini"])
+model = ChatMixture([panel, Aggregate("openai:gpt-4o-mini")])
 
 
-async def events(question: str) -> AsyncIterator[dict[str, Any]]:
+async def events(question: str) -> AsyncIterator[str]:
     try:
         async for event in model.astream_events(question, version="v2"):
             data: Any = event["data"]
             if event["event"] == "on_chat_model_stream":
-                yield {"text": data["chunk"].text}
-            elif event["name"] == "mixture" and data["event"] == "asked":
-                yield {**who(data), "agent": data["agent"], "state": "writing"}
-            elif event["name"] == "mixture" and data["event"] == "replied":
-                reply = data["reply"]
-                yield {**who(data), "agent": reply["agent"], "state": reply["outcome"]}
+                yield json.dumps({"text": data["chunk"].text})
+            elif event["name"] == "mixture" and data["event"] in ("asked", "replied"):
+                reply = data.get("reply") or {**data, "outcome": "writing"}
+                told = {"agent": reply["agent"], "state": reply["outcome"]}
+                yield json.dumps({"member": f"{data['call']} {data['attempt']}"} | told)
     except MixtureError as error:
-        yield {"text": str(error)}  # without keys
-    yield {"done": True}
+        yield json.dumps({"text": str(error)})  # without keys
+    yield json.dumps({"done": True})
 
 
-def who(data: dict[str, Any]) -> dict[str, str]:
-    return {"member": f"{data['call']} {data['attempt']}"}
-
-
-async def ask(request: Request) -> StreamingResponse:
-    parts = events(request.query_params["question"])
-    lines = (f"data: {json.dumps(part)}\n\n" async for part in parts)
+async def ask(request: Any) -> StreamingResponse:
+    lines = (f"data: {p}\n\n" async for p in events(request.query_params["question"]))
     return StreamingResponse(lines, media_type="text/event-stream")
 
 
-async def page(_: Request) -> HTMLResponse:
-    return HTMLResponse(PAGE)
-
-
-app = Starlette(routes=[Route("/", page), Route("/ask", ask)])
+app = Starlette(routes=[Route("/", lambda _: FileResponse(PAGE)), Route("/ask", ask)])
