@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, dispatch_custom_event
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableLambda
@@ -340,3 +340,25 @@ def test_prices_that_cannot_be_used_are_refused_at_once() -> None:
     """And not when the page is written."""
     with pytest.raises(InvalidMixtureError, match="prices"):
         Recording(prices=3)  # type: ignore[arg-type]
+
+
+def test_a_call_that_was_not_asked_has_no_messages() -> None:
+    """It is there all the same, with the reason."""
+    [run] = recorded([Propose(["a", "b"])], models("a", "b"), max_calls=1).runs
+    last = next(call for call in run["calls"] if call["call"] == "1_propose/1")
+    assert (last["asked"], last["messages"]) == (None, [])
+    assert last["reply"] is not None
+    assert last["reply"]["outcome"] == "not asked"
+
+
+def test_events_of_others_are_not_recorded() -> None:
+    """An agent may tell events of its own."""
+    recording = Recording()
+
+    def tells(messages: Any) -> str:
+        dispatch_custom_event("another", {"event": "began"})
+        return "So."
+
+    graph = create_mixture([Propose([RunnableLambda(tells)])])
+    graph.invoke(ask(), {"callbacks": [recording]})
+    assert len(recording.runs) == 1

@@ -7,21 +7,25 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 
 from langchain_mixture import (
     Aggregate,
     Analyze,
     ChatMixture,
+    Kept,
     Majority,
     Propose,
     Rank,
     Refine,
+    Step,
     StepFailedError,
     Synthesize,
     Take,
@@ -223,6 +227,90 @@ def test_a_run_that_failed_or_has_not_ended_is_shown(tmp_path: Path) -> None:
     assert "bad failed: ValueError: no" in text
     assert "not reached" in text
     assert "No run was recorded" in page_of(Recording(), tmp_path)
+
+
+def test_tokens_and_dollars_are_shown_of_calls_and_of_the_run(tmp_path: Path) -> None:
+    """Estimated ones are said to be; the prices of a run serve, too."""
+    price = {"input": 1.0, "output": 2.0}
+    silent: Any = RunnableLambda(lambda _: "So.", name="silent")
+    steps = [Propose(["a", silent]), Aggregate("a")]
+    recording = Recording(prices={"a": price, "silent": price})
+    graph = create_mixture(steps, client=models("a"))
+    for _ in range(2):
+        graph.invoke(ask(), {"callbacks": [recording]})
+    text = shown(page_of(recording, tmp_path))
+    assert "10 → 5 tokens · $0.00002" in text
+    assert re.search(r"about \d+ tokens · \$0\.0000\d", text)
+    total = re.findall(r"2 runs</span><span>6 calls</span>.*?(\$[\d.]+)", text)[0]
+    costs = [call["cost"] or 0 for run in recording.runs for call in run["calls"]]
+    assert float(total[1:]) == pytest.approx(sum(costs), abs=1e-6)
+    priced = recorded(steps, models("a"), prices={"a": price, "silent": price})
+    head = shown(page_of(priced, tmp_path)).partition("Answer")[0]
+    assert "$0.00004" in head
+
+
+def test_blocks_tool_calls_notes_and_endings_are_shown(tmp_path: Path) -> None:
+    """Of an answer in blocks, one cut off, one that a step of the user's own noted."""
+    call: Any = {"name": "add", "args": {"a": 1}, "id": "1"}
+    client = models(
+        a=AIMessage(
+            [
+                {"type": "thinking", "thinking": "Hm."},
+                "So.",
+                {"type": "text", "text": "And."},
+            ]
+        ),
+        b=AIMessage("Half", response_metadata={"finish_reason": "length"}),
+        c=AIMessage("", tool_calls=[call]),
+    )
+    steps = [Propose(["a", "b", "c"]), Noted(), Take(1)]
+    text = shown(page_of(recorded(steps, client, max_calls=9), tmp_path))
+    assert "So.\nAnd." in text
+    assert "Cut off at its token limit" in text
+    assert "add({&#34;a&#34;: 1})" in text
+    assert "as it came" in text
+    assert "Kept: <a" in text
+
+
+@dataclass(frozen=True)
+class Noted(Step):
+    """Keeps all, and says so."""
+
+    def keep(self, responses: Any, replies: Any) -> Any:
+        return Kept(responses, note="as it came")
+
+
+def test_a_run_that_was_left_shows_what_had_not_ended(tmp_path: Path) -> None:
+    """As the recording of a program that died has it."""
+    recording = small()
+    recording.json(tmp_path / "run.json")
+    data = json.loads((tmp_path / "run.json").read_text())
+    [run] = data["runs"]
+    run.update(status="running", ended=None, answer=None, result=None, kept=[])
+    run["calls"][-1].update(reply=None, replied=None, message=None)
+    (tmp_path / "run.json").write_text(json.dumps(data))
+    text = shown(page_of(Recording.load(tmp_path / "run.json"), tmp_path))
+    assert ">running</span>" in text
+    assert "not finished" in text
+    assert ">answered</span>" in text
+
+
+def test_a_long_answer_is_folded(tmp_path: Path) -> None:
+    """And its beginning is shown."""
+    text = shown(
+        page_of(recorded([Propose(["a"])], models(a="long " * 9000)), tmp_path)
+    )
+    assert re.search(
+        r'<details class="panel answer"><summary dir="auto">long long', text
+    )
+
+
+def test_a_call_that_was_shown_many_links_to_the_first(tmp_path: Path) -> None:
+    """And says how many there were more."""
+    names = [f"m{number}" for number in range(20)]
+    steps = [Propose(names), Aggregate("m0")]
+    text = shown(page_of(recorded(steps, models(*names)), tmp_path))
+    assert "m11</a> and 8 more" in text
 
 
 # -- Safety and size -------------------------------------------------------------------
