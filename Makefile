@@ -83,7 +83,7 @@ clean:
 	@echo "Installing into .venv (about a minute, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python $(PIP) install --upgrade "pip>=25.1"
-	@$(BIN)/python $(PIP) install --constraint constraints.txt --editable ".[evaluation,langchain,openai]"
+	@$(BIN)/python $(PIP) install --constraint constraints.txt --editable ".[evaluation,langchain,openai,report,watch]"
 	@$(BIN)/python examples/local_model.py install
 	@touch $@
 

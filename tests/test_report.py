@@ -257,6 +257,13 @@ def test_the_page_of_64_times_3_is_under_2_mb(tmp_path: Path) -> None:
     assert len(page_of(wide(), tmp_path).encode()) < 2_000_000
 
 
+def test_the_picture_in_the_docs_is_small() -> None:
+    """It is kept in the repository; benchmarks/picture.py makes it."""
+    root = Path(__file__).parent.parent
+    assert (root / "benchmarks" / "picture.py").exists()
+    assert 50_000 < (root / "docs" / "images" / "report.png").stat().st_size < 200_000
+
+
 def test_a_notebook_gets_the_page_in_a_frame() -> None:
     """With nothing of it in the notebook's own page."""
     shown_there = small()._repr_html_()

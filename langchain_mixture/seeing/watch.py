@@ -181,7 +181,9 @@ class _Watcher(BaseCallbackHandler):
         cells = []
         for outline in run.began["steps"]:
             calls = run.steps[outline["name"]]
-            table.add_column(_heading(outline, run), overflow="fold", ratio=1)
+            # A step that asks nobody takes no more room than its name.
+            ratio = 1 if outline["agents"] else None
+            table.add_column(_heading(outline, run), overflow="fold", ratio=ratio)
             cells.append(_cell(outline, calls, outline["name"] in run.ended, now))
         table.add_row(*cells)
         text = needed("rich.text", "watch", "watch").Text
