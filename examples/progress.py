@@ -23,8 +23,8 @@ async def events(question: str) -> AsyncIterator[str]:
             if event["event"] == "on_chat_model_stream":
                 yield json.dumps({"text": data["chunk"].text})
             elif event["name"] == "mixture" and data["event"] in ("asked", "replied"):
-                reply = data.get("reply") or {**data, "outcome": "writing"}
-                told = {"agent": reply["agent"], "state": reply["outcome"]}
+                state = data["reply"]["outcome"] if "reply" in data else "writing"
+                told = {"agent": data["agent"], "state": state}
                 yield json.dumps({"member": f"{data['call']} {data['attempt']}"} | told)
     except MixtureError as error:
         yield json.dumps({"text": str(error)})  # without keys

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import pty
+import re
 import sys
 import threading
 from typing import Any
@@ -19,6 +20,7 @@ from langchain_mixture import (
     Aggregate,
     ChatMixture,
     Propose,
+    Rank,
     StepFailedError,
     Take,
     create_mixture,
@@ -83,7 +85,7 @@ def test_a_failed_call_says_why_and_a_failed_run_too() -> None:
     with watch(console), pytest.raises(StepFailedError):
         graph.invoke(ask())
     text = text_of(console)
-    assert text.count("bad failed 0.0 s") == 2
+    assert len(re.findall(r"bad failed \d\.\d s", text)) == 2
     assert "ValueError: [red]no[/red]" in text
     assert "mixture: no response is left: " in text
 
@@ -194,8 +196,25 @@ def test_many_agents_are_counted_and_not_all_listed() -> None:
     graph.invoke(ask(), {"callbacks": [watcher]})
     shown = picture(watcher)
     assert "64 of 64 answered" in shown
-    assert "and 52 more" in shown
-    assert len(shown.splitlines()) < 30
+    assert re.search(r"and \d\d more", shown)
+    assert len(shown.splitlines()) < 40
+
+
+def test_a_small_terminal_has_room_for_all_of_it() -> None:
+    """80 by 24: five agents, one that fails at length, a judge, and the answer."""
+    small = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    watcher = _Watcher(small)
+    client = models(
+        "a", "b", "c", "d", bad=ValueError("no " * 90), judge="1", e="So. " * 900
+    )
+    steps = [Propose(["a", "b", "bad", "c", "d"]), Rank("judge", 1), Aggregate("e")]
+    graph = create_mixture(steps, client=client)
+    graph.invoke(ask(), {"callbacks": [watcher]})
+    small.print(watcher._picture())
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", text_of(small))
+    assert len(shown.splitlines()) <= 24
+    assert "degraded" in shown
+    assert "So. So." in shown
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")

@@ -87,6 +87,7 @@ class Replied(Event):
     step: str
     call: str
     attempt: int
+    agent: str
     reply: Reply
     """The record of it. Its `outcome` says whether it answered, failed, broke off, was
     given up, or was not asked at all; no `asked` comes before that one."""
@@ -352,6 +353,7 @@ def _replied(attempt: Attempt, reply: Reply, message: AIMessage | None) -> Repli
         "step": attempt.step,
         "call": attempt.id,
         "attempt": attempt.attempt,
+        "agent": attempt.agent.name,
         "reply": reply,
         "message": message,
     }

@@ -56,6 +56,13 @@ def watch(console: Any = None) -> Iterator[None]:
         _WATCHER.reset(token)
 
 
+LONGEST_LINE: Final = 200
+"""Characters of a call's error in a line of its own."""
+
+LONGEST_IN_COLUMN: Final = 30
+"""Characters of a call's error in a column."""
+
+
 class _Run:
     """What is known of one run."""
 
@@ -157,7 +164,7 @@ class _Watcher(BaseCallbackHandler):
         elif data["event"] == "replied":
             answered, calls = _counts(run.steps[data["step"]].values())
             agent = data["reply"]["agent"]
-            said = _said(run.call(data), time.time())
+            said = _said(run.call(data), time.time(), LONGEST_LINE)
             line = f"{data['step']}: {agent} {said} ({answered} of {calls} answered)"
         elif run.said and data["event"] == "kept":
             seconds = data["time"] - run.began["time"]
@@ -171,6 +178,12 @@ class _Watcher(BaseCallbackHandler):
         with self._lock:
             return group(*(self._of(run) for run in self._runs.values()))
 
+    @property
+    def _most_agents(self) -> int:
+        """The agents of a step that are shown, so that the answer keeps its room."""
+        height: int = self._console.height
+        return max(3, (height - height // 4 - 7) // 2)
+
     def _of(self, run: _Run) -> Any:
         """Return the picture of one run: a column for each step, the answer below."""
         now = time.time()
@@ -183,7 +196,8 @@ class _Watcher(BaseCallbackHandler):
             # A step that asks nobody takes no more room than its name.
             ratio = 1 if outline["agents"] else None
             table.add_column(_heading(outline, run), overflow="fold", ratio=ratio)
-            cells.append(_cell(outline, calls, outline["name"] in run.ended, now))
+            ended = outline["name"] in run.ended
+            cells.append(_cell(outline, calls, ended, now, self._most_agents))
         table.add_row(*cells)
         text = needed("rich.text", "watch", "watch").Text
         parts = [table]
@@ -210,18 +224,12 @@ def _heading(outline: dict[str, Any], run: _Run) -> Any:
     return heading
 
 
-LONGEST_ERROR: Final = 80
-"""Characters of a call's error that are shown."""
-
-MOST_LINES: Final = 12
-"""Calls of one step that are shown a line each, at most."""
-
-
 def _cell(
     outline: dict[str, Any],
     calls: dict[tuple[int, int], dict[str, Any]],
     ended: bool,
     now: float,
+    most: int,
 ) -> Any:
     """Return a line for each agent of a step."""
     cell = needed("rich.text", "watch", "watch").Text()
@@ -231,12 +239,12 @@ def _cell(
         if (index, 0) not in calls and not ended
     ]
     lines = [*(calls[place] for place in sorted(calls)), *waiting]
-    for call in lines[:MOST_LINES]:
-        said = _said(call, now)
+    for call in lines[:most]:
+        said = _said(call, now, LONGEST_IN_COLUMN)
         cell.append(f"{call.get('agent', '')} ")
         cell.append(f"{said}\n", _STYLES.get(said.partition(" ")[0], "dim"))
-    if len(lines) > MOST_LINES:
-        cell.append(f"and {len(lines) - MOST_LINES} more\n", "dim")
+    if len(lines) > most:
+        cell.append(f"and {len(lines) - most} more\n", "dim")
     if ended and not lines:
         cell.append("done", "dim")
     return cell
@@ -251,7 +259,7 @@ _STYLES: Final = {
 }
 
 
-def _said(call: dict[str, Any], now: float) -> str:
+def _said(call: dict[str, Any], now: float, longest: int) -> str:
     """Return what an agent does, or has done."""
     if "reply" not in call:
         return "waiting"
@@ -262,7 +270,7 @@ def _said(call: dict[str, Any], now: float) -> str:
     if tokens := reply["in_tokens"] + reply["out_tokens"]:
         said += f", {tokens:,} tokens"
     if reply["error"] and reply["outcome"] != "answered":
-        said += f": {reply['error'][:LONGEST_ERROR]}"
+        said += f": {reply['error'][:longest]}"
     return said
 
 
@@ -275,7 +283,7 @@ def _counts(calls: Any) -> tuple[int, int]:
 
 def _tail(text: str, console: Any) -> str:
     """Return the end of a text, as much as has room below the columns."""
-    room = max(3, console.height // 3)
+    room = max(3, console.height // 4)
     lines = text.splitlines()[-room:]
-    most = room * console.width
+    most = room * (console.width - 4)  # it stands in a frame
     return "\n".join(lines)[-most:]
