@@ -37,6 +37,7 @@ test-hosts: .venv-hosts/.done  ## the tests of LangChain's agents, with mixtures
 
 test-providers: .venv-providers/.done  ## twelve set-ups of providers' clients, over stubs
 	PROVIDERS=all .venv-providers/bin/python -m pytest tests/providers -q -r fE $(ARGS)
+	.venv-providers/bin/python -m pytest tests/test_examples.py tests/test_agent_cases.py -k deep -q
 
 test-server: .venv/.dev .venv-server/.done  ## a mixture on LangGraph's Agent Server, in its dev runtime
 	$(BIN)/python -m pytest tests/test_machines.py
@@ -64,7 +65,7 @@ constraints: $(UV)  ## write the newest versions of everything into constraints.
 bench: .venv/.dev  ## what the package costs, into docs/speed.md, in ten minutes; LOOK=quick is a look
 	$(BIN)/python -m benchmarks.speed $(LOOK)
 
-bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in a minute
+bench-agents: .venv/.dev  ## what a mixture costs in a tool loop, in two minutes
 	$(BIN)/python benchmarks/agents.py
 
 soak: .venv/.dev  ## three thousand mixtures with faults, in less than a minute
@@ -82,7 +83,7 @@ clean:
 	@echo "Installing into .venv (about a minute, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python $(PIP) install --upgrade "pip>=25.1"
-	@$(BIN)/python $(PIP) install --constraint constraints.txt --editable ".[evaluation,langchain,openai]"
+	@$(BIN)/python $(PIP) install --constraint constraints.txt --editable ".[evaluation,langchain,openai,report,watch]"
 	@$(BIN)/python examples/local_model.py install
 	@touch $@
 

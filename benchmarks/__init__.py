@@ -1,1 +1,1 @@
-"""What the package costs, measured; each script says how it is run."""
+"""What is measured, and how; each script says how it is run."""

@@ -6,6 +6,7 @@ MODEL=openai:gpt-4o-mini make demo                  # either with another model
 """
 
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,32 +26,57 @@ from langchain_mixture import (
     self_moa,
 )
 from langchain_mixture.evaluation import compare, matches
+from langchain_mixture.seeing import Recording, watch
 
 LABELS = {"type": "string", "enum": ["positive", "negative"]}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "label", "schema": LABELS}}
 ASKED = "Is this review positive or negative? Answer with that one word.\n\n"
 
 
-def compare_counting(model: Agent) -> None:
-    """Label sixty reviews by one sample, and by the majority of nine."""
+def compare_counting(model: Agent, name: str) -> None:
+    """Label one review in view, then sixty by one sample and by a count of nine."""
     reviews = Path(__file__).with_name("reviews.tsv").read_text("utf-8").splitlines()
     rows = [review.split("\t") for review in reviews]
     examples = [{"input": ASKED + review, "gold": label} for label, review in rows]
     nine = [Propose([model] * 9), Majority()]
-    print(
-        "Is a review positive or negative? One sample of a model, or nine of them,\n"
-        f"counted, which is the pipeline\n\n  {ChatMixture(nine)!r}\n",
-        flush=True,
-    )
+    page = tempfile.mkdtemp(prefix="mixture-demo-")
+    print(f"Nine samples of a model, counted:\n\n{drawing(name)}\n", flush=True)
+
+    print(f"One review: {rows[1][1]}\n", flush=True)
+    recording = Recording()
+    with watch():
+        answer = ChatMixture(nine).invoke(
+            examples[1]["input"], {"callbacks": [recording]}
+        )
+    recording.html(f"{page}/run.html")
+    print(f"They say {answer.text}. Is one sample as good?\n", flush=True)
+
     started = time.perf_counter()
     found = compare(
         {"one sample": model, "nine, counted": nine}, examples, matches(exact)
     )
+    found.html(f"{page}/comparison.html")
+    for row in sorted(found.rows, key=lambda row: row["score"]):
+        bar = "█" * round(40 * row["score"])
+        print(f" {row['candidate']:14} {bar:░<40} {row['score']:.0%} right")
+    print()
     rich.print(found)
     print(
         f"{time.perf_counter() - started:.0f} s. {len(rows)} reviews are few: "
-        "measure on questions of your own.\n"
-        'A fused answer to one of them: QUESTION="Why is the sky blue?" make demo'
+        "measure on questions of your own.\n\n"
+        f"The run, and the comparison, as pages:\n {page}/run.html\n"
+        f" {page}/comparison.html\n"
+        'A fused answer: QUESTION="Why is the sky blue?" make demo'
+    )
+
+
+def drawing(name: str) -> str:
+    """Draw the pipeline."""
+    others = "… nine times".center(len(name))
+    return (
+        f"           ┌──► {name} ──┐\n"
+        f"  a review ┼──► {others} ──┼──► Majority ──► the label\n"
+        f"           └──► {name} ──┘"
     )
 
 
@@ -86,7 +112,7 @@ def local(url: str, **settings: Any) -> ChatOpenAI:
 def main() -> None:
     question, name = os.environ.get("QUESTION"), os.environ.get("MODEL")
     if name:
-        fuse(question, name, name) if question else compare_counting(name)
+        fuse(question, name, name) if question else compare_counting(name, name)
         return
     with local_model() as url:
         if question:
@@ -95,7 +121,7 @@ def main() -> None:
         else:
             bound = {"response_format": SCHEMA}
             model = local(url, temperature=1, max_tokens=16, extra_body=bound)
-            compare_counting(model)
+            compare_counting(model, "SmolLM2-135M")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ with (
     PostgresSaver.from_conn_string(database) as saver,
 ):
     lock.execute("select pg_advisory_lock(hashtext(%s))", [thread])
-    saver.setup()
+    saver.setup()  # once is enough: where you deploy, before the workers start
     graph = create_mixture(STEPS, checkpointer=saver)
     begun = graph.get_state(config).created_at
     inputs: Any = None if begun else {"messages": [("user", question)]}

@@ -66,18 +66,27 @@ def turn_of(messages: Sequence[BaseMessage]) -> int:
     return next(firsts, len(messages))
 
 
-def advised(messages: Sequence[BaseMessage], consult: Consult, by: str) -> Advised:
+def advised(
+    messages: Sequence[BaseMessage],
+    consult: Consult,
+    by: str,
+    *,
+    counts: Callable[[BaseMessage], bool],
+) -> Advised:
     """Find the advice in a conversation, and decide whether to ask for more.
 
     Args:
         messages: The conversation.
         consult: When the advisers are asked.
         by: Whose advice it is; that of others is passed over.
+        counts: Whether a message is one of the n answers of `consult=n`.
 
     Example:
         >>> talk = [HumanMessage("Why?"), carrying(AIMessage("So."), [], "me")]
-        >>> advised(talk, "turn", "me").asks, advised(talk, "turn", "you").asks
-        (False, True)
+        >>> advised(talk, "turn", "me", counts=is_answer).asks
+        False
+        >>> advised(talk, "turn", "you", counts=is_answer).asks
+        True
     """
     turn = turn_of(messages)
     found = [
@@ -90,7 +99,7 @@ def advised(messages: Sequence[BaseMessage], consult: Consult, by: str) -> Advis
         asks = not current
     else:
         current = found
-        asks = _asks(messages, found, consult)
+        asks = _asks(messages, found, consult, counts)
     now = None
     if current and not asks:
         _, at, responses = current[-1]
@@ -109,15 +118,38 @@ def _place(messages: Sequence[BaseMessage], index: int, consult: Consult) -> int
     return turn_of(messages[:index]) if consult == "turn" else index
 
 
+def is_answer(message: BaseMessage) -> bool:
+    """Whether a message is an answer, of whatever model.
+
+    Example:
+        >>> is_answer(AIMessage("So."))
+        True
+    """
+    return isinstance(message, AIMessage)
+
+
+def is_of_a_mixture(message: BaseMessage) -> bool:
+    """Whether a message is an answer of a ChatMixture.
+
+    Example:
+        >>> is_of_a_mixture(AIMessage("So."))
+        False
+    """
+    return "mixture" in message.response_metadata
+
+
 def _asks(
-    messages: Sequence[BaseMessage], found: Sequence[tuple[Any, ...]], consult: Consult
+    messages: Sequence[BaseMessage],
+    found: Sequence[tuple[Any, ...]],
+    consult: Consult,
+    counts: Callable[[BaseMessage], bool],
 ) -> bool:
     if callable(consult):
         return bool(consult(list(messages)))
     if not found:
         return True
     since = messages[found[-1][0] :]
-    return sum("mixture" in m.response_metadata for m in since) >= cast("int", consult)
+    return sum(map(counts, since)) >= cast("int", consult)
 
 
 def carried(message: BaseMessage, by: str) -> list[Response] | None:
@@ -146,15 +178,25 @@ def carrying(message: AIMessage, responses: Sequence[Response], by: str) -> AIMe
         >>> carried(carrying(AIMessage("So."), [], "me"), "me")
         []
     """
-    told = message.response_metadata.get("mixture")
-    put = _put(told, {"by": by, "responses": [dict(r) for r in responses]})
+    return telling(message, {"by": by, "responses": [dict(r) for r in responses]})
+
+
+def telling(message: AIMessage, told: Mapping[str, Any]) -> AIMessage:
+    """Return an answer whose metadata tells of a mixture, beside what it tells.
+
+    Example:
+        >>> one = telling(AIMessage("So."), {"by": "me"})
+        >>> telling(one, {"by": "you"}).response_metadata
+        {'mixture': {'by': 'me', 'inner': {'by': 'you'}}}
+    """
+    put = _put(message.response_metadata.get("mixture"), told)
     metadata = {**message.response_metadata, "mixture": put}
     return message.model_copy(update={"response_metadata": metadata})
 
 
 def _put(told: object, advice: Mapping[str, Any]) -> dict[str, Any]:
     known = dict(told) if isinstance(told, Mapping) else {}
-    if "by" not in known:
+    if "by" not in known and not known.keys() & advice.keys():
         return {**known, **advice}
     return {**known, "inner": _put(known.get("inner"), advice)}
 

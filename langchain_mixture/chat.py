@@ -19,12 +19,18 @@ from langchain_core.language_models import (
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.utils import count_tokens_approximately
-from langchain_core.runnables import Runnable
-from langchain_core.tools import BaseTool
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.tools import BaseTool, convert_runnable_to_tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from langchain_mixture.advice import advised, carrying, fingerprint
+from langchain_mixture.advice import (
+    advised,
+    carrying,
+    fingerprint,
+    is_of_a_mixture,
+)
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
 from langchain_mixture.agents.wrappers import with_model, with_usage
 from langchain_mixture.errors import (
@@ -40,13 +46,14 @@ from langchain_mixture.options import OnFailure, Options
 from langchain_mixture.plan import bounds_of, names_of
 from langchain_mixture.prices import Prices
 from langchain_mixture.runnables import leaves, unwrapped
+from langchain_mixture.running.cards import card
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.mixture_graph import MixtureGraph
 from langchain_mixture.running.request import Request, binds_tools
-from langchain_mixture.running.run import Run
+from langchain_mixture.running.run import Run, StepOutline
 from langchain_mixture.running.state import NOTHING, AdvisedInput
 from langchain_mixture.steps.base import Timeout
-from langchain_mixture.steps.checks import check_value
+from langchain_mixture.steps.checks import check_value, names_told
 from langchain_mixture.steps.program import Steps, flat
 
 _IGNORED: Final = frozenset({"model", "api_key", "max_retries", "streaming"})
@@ -290,7 +297,7 @@ class ChatMixture(GraphChatModel):
         inputs: dict[str, Any] = {"messages": distinct(messages)}
         if not built.by:
             return built.graph, inputs, request
-        about = advised(messages, self.consult, built.by)
+        about = advised(messages, self.consult, built.by, counts=is_of_a_mixture)
         request = replace(request, advised=about)
         if about.asks:
             return built.graph, inputs, request
@@ -499,6 +506,44 @@ class ChatMixture(GraphChatModel):
         )
         return with_model(chain, lambda bound: self.bind(**bound.kwargs))
 
+    def as_tool(
+        self,
+        args_schema: type[BaseModel] | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        arg_types: dict[str, type] | None = None,
+    ) -> BaseTool:
+        """Return this model as a tool: an agent asks the panel a question.
+
+        Args:
+            args_schema: What the tool takes; None = one text, `question`. Several
+                values become lines of "name: value" in the question.
+            name: The tool's name; None = the model's.
+            description: What the agent's model is told about the tool.
+            arg_types: In place of `args_schema`: the values' names and types.
+
+        Example:
+            ```python
+            from langchain.agents import create_agent
+
+            from langchain_mixture import ChatMixture, self_moa
+
+            model = ChatMixture(self_moa("openai:gpt-4o"))
+            panel = model.as_tool(name="panel", description="Ask a panel of experts.")
+            agent = create_agent("openai:gpt-4o-mini", [panel])
+            ```
+        """
+        if args_schema is None and arg_types is None:
+            arg_types = {"question": str}
+        return convert_runnable_to_tool(
+            RunnableLambda(_question) | self | StrOutputParser(),
+            args_schema,
+            name=name or self.get_name(),
+            description=description or "Ask a panel of models a question.",
+            arg_types=arg_types,
+        )
+
     # -- Identity --------------------------------------------------------------------
 
     @property
@@ -542,6 +587,16 @@ class ChatMixture(GraphChatModel):
 
     __str__ = __repr__
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows; no model is made for it."""
+        steps = flat(self.steps)
+        agents = (agents for agents, _ in bounds_of(steps, self._options))
+        outlines: list[StepOutline] = [
+            {"name": name, "step": type(step).__name__, "agents": names_told(some)}
+            for name, step, some in zip(names_of(steps), steps, agents, strict=True)
+        ]
+        return card(self.name or type(self).__name__, outlines)
+
     def get_token_ids(self, text: str) -> list[int]:
         """Return the tokens of a text, as the answering model encodes it."""
         model = self._counting()
@@ -565,6 +620,13 @@ class ChatMixture(GraphChatModel):
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what this mixture can do, as far as its models are known."""
         return profile_of(self.steps, self.client)
+
+
+def _question(arguments: dict[str, Any]) -> str:
+    """Return a tool's arguments as a question."""
+    if len(arguments) == 1:
+        return str(*arguments.values())
+    return "\n".join(f"{name}: {value}" for name, value in arguments.items())
 
 
 _OWN_TOKENS: Final = frozenset(

@@ -13,15 +13,24 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from pathlib import Path
+from sysconfig import get_path
+from typing import Any, Final
 
 from langchain_core.exceptions import ModelError
 
 from langchain_mixture.records import HistoryRow, Response
 from langchain_mixture.secrets import is_redacted, one_line
+
+_LIBRARIES: Final = (
+    *map(get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parent),
+)
+"""Where code lies that is not the user's own."""
 
 
 class MixtureError(Exception):
@@ -80,6 +89,16 @@ class StepFailedError(MixtureError, RuntimeError):
 
     def __str__(self) -> str:
         return self._message
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the user's own lines, and the message.
+
+        The frames of LangGraph and LangChain in between would be 200 lines.
+        """
+        frames = traceback.extract_tb(self.__traceback__)
+        own = [f for f in frames if not f.filename.startswith(_LIBRARIES)]
+        message = f"{type(self).__name__}: {self._message}"
+        return [*traceback.format_list(own), message]
 
     def __reduce__(self) -> Any:
         return type(self), self.args, self._pickled()

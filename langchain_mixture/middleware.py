@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,17 +16,18 @@ from langchain_mixture.advice import (
     Advised,
     Consult,
     advised,
-    carrying,
     fingerprint,
+    is_answer,
     place_advice,
+    telling,
 )
 from langchain_mixture.agents.resolve import Client
-from langchain_mixture.errors import MixtureError
+from langchain_mixture.errors import MixtureError, StepFailedError
 from langchain_mixture.graph import build
 from langchain_mixture.model.graph_model import distinct
 from langchain_mixture.model.nesting import around, inner_config
 from langchain_mixture.options import OnFailure, Options
-from langchain_mixture.prices import Prices
+from langchain_mixture.prices import Prices, cost
 from langchain_mixture.records import Response
 from langchain_mixture.running.layer import layers_of
 from langchain_mixture.running.request import Request
@@ -72,7 +74,8 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         max_calls: See `create_mixture`.
         max_total_tokens: See `create_mixture`.
         max_cost: US dollars for the whole panel; see `create_mixture`.
-        prices: What `max_cost` reckons with; see `create_mixture`.
+        prices: What tokens cost; see `create_mixture`. Given, the answer for which the
+            panel was asked has the panel's `cost` in `response_metadata["mixture"]`.
 
     Raises:
         InvalidMixtureError: A step, an agent or the client cannot be used.
@@ -120,6 +123,7 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         panel = [replace(layer, answering=False, advised=False) for layer in layers]
         self._graph: Any = build(panel, name=name)
         self._consult = consult
+        self._prices = options.priced_by
         self._name = name
         self._by = fingerprint(name, layers)
 
@@ -133,13 +137,13 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         request: ModelRequest[Any],
         handler: Callable[[ModelRequest[Any]], ModelResponse[Any]],
     ) -> ModelResponse[Any]:
-        about = advised(request.messages, self._consult, self._by)
+        about = self._advised(request)
         new = None
         if about.asks:
             inputs, run = self._asked(request, about, around(CallbackManager))
             config = inner_config(CallbackManager, run.caller)
             try:
-                new = _responses(self._graph.invoke(inputs, config, run=run))
+                new = self._graph.invoke(inputs, config, run=run)["mixture"]
             except MixtureError as error:
                 new = self._failed(error)
         response = handler(self._shown(request, about, new))
@@ -150,17 +154,21 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         request: ModelRequest[Any],
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ModelResponse[Any]:
-        about = advised(request.messages, self._consult, self._by)
+        about = self._advised(request)
         new = None
         if about.asks:
             inputs, run = self._asked(request, about, around(AsyncCallbackManager))
             config = inner_config(AsyncCallbackManager, run.caller)
             try:
-                new = _responses(await self._graph.ainvoke(inputs, config, run=run))
+                state = await self._graph.ainvoke(inputs, config, run=run)
+                new = state["mixture"]
             except MixtureError as error:
                 new = self._failed(error)
         response = await handler(self._shown(request, about, new))
         return self._carrying(response, new)
+
+    def _advised(self, request: ModelRequest[Any]) -> Advised:
+        return advised(request.messages, self._consult, self._by, counts=is_answer)
 
     def _asked(
         self, request: ModelRequest[Any], about: Advised, caller: Caller
@@ -171,39 +179,43 @@ class MixtureMiddleware(AgentMiddleware[Any, Any]):
         messages = distinct([*system, *request.messages])
         return {"messages": messages}, Run(caller, offered)
 
-    def _failed(self, error: MixtureError) -> list[Response]:
+    def _failed(self, error: MixtureError) -> Mapping[str, Any]:
         logger.warning("%s: no advice in this turn: %s", self._name, error)
-        return []
+        failed: dict[str, Any] = {"responses": []}
+        if self._prices is not None and isinstance(error, StepFailedError):
+            with suppress(Exception):  # a function of prices: the warning says it
+                failed["cost"] = cost(error.history, self._prices).record()
+        return failed
 
     def _shown(
         self,
         request: ModelRequest[Any],
         about: Advised,
-        new: list[Response] | None,
+        new: Mapping[str, Any] | None,
     ) -> ModelRequest[Any]:
-        now = about.now if new is None else Advice(about.at, new)
+        now = about.now if new is None else Advice(about.at, new["responses"])
         shown = [*about.past, *([now] if now is not None else [])]
         messages: list[BaseMessage] = place_advice(request.messages, shown, _block)
         return request.override(messages=messages)  # type: ignore[arg-type]  # a list of a union
 
     def _carrying(
-        self, response: ModelResponse[Any], new: list[Response] | None
+        self, response: ModelResponse[Any], new: Mapping[str, Any] | None
     ) -> ModelResponse[Any]:
+        """Add the advice, where the turn may go on, and what it cost."""
         if new is None:
             return response
         result = list(response.result)
         for index, message in enumerate(result):
-            if isinstance(message, AIMessage) and (
-                message.tool_calls or self._consult != "turn"
-            ):
-                result[index] = carrying(message, new, self._by)
+            if isinstance(message, AIMessage):
+                told: dict[str, Any] = {"by": self._by}
+                if message.tool_calls or self._consult != "turn":
+                    told["responses"] = [dict(r) for r in new["responses"]]
+                if new.get("cost") is not None:
+                    told["cost"] = new["cost"]
+                if len(told) > 1:
+                    result[index] = telling(message, told)
                 break
         return replace(response, result=result)
-
-
-def _responses(state: dict[str, Any]) -> list[Response]:
-    responses: list[Response] = state["mixture"]["responses"]
-    return responses
 
 
 def _block(responses: Sequence[Response]) -> str | None:

@@ -71,8 +71,8 @@ def plain_model(runnable: Runnable[Any, Any]) -> BaseChatModel | None:
         True
         >>> plain_model(model.with_retry())
     """
-    # A binding's own class, as a retry is a binding, too; and no callbacks of its own.
-    while type(runnable) is RunnableBinding and not (
+    # A retry is no RunnableBinding, and a binding may bring callbacks.
+    while isinstance(runnable, RunnableBinding) and not (
         runnable.config or runnable.config_factories
     ):
         runnable = runnable.bound

@@ -177,3 +177,13 @@ async def settle() -> None:
     """Let what was cancelled come to its end."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+def saved_bytes(saver: Any) -> int:
+    """Return the size of all that a SqliteSaver keeps: checkpoints, and writes."""
+    columns = {"checkpoints": ("checkpoint", "metadata"), "writes": ("value",)}
+    return sum(
+        saver.conn.execute(f"select sum(length({column})) from {table}").fetchone()[0]
+        for table, names in columns.items()
+        for column in names
+    )

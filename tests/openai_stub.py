@@ -60,19 +60,27 @@ def by_name(request: dict[str, Any]) -> str:
     return f"{request['model']} answers"
 
 
+_ARGUMENTS: dict[str, Any] = {
+    "add": {"a": 2, "b": 3},
+    "multiply": {"a": 17, "b": 23},
+    "Verdict": {"is_true": False, "reason": "It is butterscotch."},
+    "choose": {"choice": "hard"},
+    "panel": {"question": "Is it?"},
+    "task": {"description": "Is it?", "subagent_type": "expert"},
+    "transfer_to_experts": {},
+}
+"""What the tools that the server knows are called with."""
+
+
 def able(request: dict[str, Any]) -> Answer | str:
-    """Call a tool where there is one, fill a schema in, else answer."""
-    tools = [tool["function"]["name"] for tool in request.get("tools") or []]
-    arguments = {
-        "add": {"a": 2, "b": 3},
-        "multiply": {"a": 17, "b": 23},
-        "Verdict": {"is_true": False, "reason": "It is butterscotch."},
-    }
+    """Call the first tool that it knows, fill a schema in, else answer."""
+    offered = [tool["function"]["name"] for tool in request.get("tools") or []]
+    tools = [name for name in offered if name in _ARGUMENTS]
     last = request["messages"][-1]
     if form := request.get("response_format"):
-        return json.dumps(arguments[form["json_schema"]["name"]])
+        return json.dumps(_ARGUMENTS[form["json_schema"]["name"]])
     if tools and last["role"] == "user":
-        call = {"name": tools[0], "arguments": json.dumps(arguments[tools[0]])}
+        call = {"name": tools[0], "arguments": json.dumps(_ARGUMENTS[tools[0]])}
         return Answer(
             tool_calls=[{"id": "1", "type": "function", "function": call}],
             finish="tool_calls",

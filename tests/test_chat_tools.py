@@ -11,7 +11,9 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai import ChatOpenAI
+from pydantic import BaseModel
 
 from langchain_mixture import (
     Aggregate,
@@ -207,6 +209,37 @@ def test_what_a_tool_says_to_its_provider_is_kept() -> None:
             [search]
         ).invoke("Why?")
         assert stub.requests[1]["tools"] == stub.requests[2]["tools"]
+
+
+class Report(BaseModel):
+    """What a panel is asked to write."""
+
+    topic: str
+    pages: int = 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "asked"),
+    [
+        ({}, {"question": "Why?"}, "Why?"),
+        ({"arg_types": {"claim": str}}, {"claim": "So."}, "So."),
+        ({"args_schema": Report}, {"topic": "Ions"}, "topic: Ions\npages: 2"),
+    ],
+    ids=["question", "types", "schema"],
+)
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+async def test_a_mixture_is_a_tool(
+    how: str, arguments: Any, given: dict[str, Any], asked: str
+) -> None:
+    """It asks the panel what an agent asks it, and returns the answer's text."""
+    with serve() as stub:
+        panel = over(stub, "a", "c").as_tool(name="panel", **arguments)
+        answer = panel.invoke(given) if how == "invoke" else await panel.ainvoke(given)
+        assert answer == "c answers"
+        assert stub.requests[0]["messages"][-1]["content"] == asked
+    assert set(convert_to_openai_tool(panel)["function"]) == {
+        *("name", "description", "parameters")
+    }
 
 
 THINKING: Any = {"type": "thinking", "thinking": "Charges, then.", "signature": "s"}

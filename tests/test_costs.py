@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_anthropic import ChatAnthropic
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
@@ -41,6 +42,7 @@ from langchain_mixture.middleware import MixtureMiddleware
 from langchain_mixture.running.state import MixtureOutput
 from tests.models import KEY, Scripted, ask, called, models
 from tests.openai_stub import Answer, serve
+from tests.test_consult import Adviser, Loop, look
 from tests.test_package import ROOT, blocks, openai_on_loopback
 
 __all__ = ["openai_on_loopback"]
@@ -444,6 +446,66 @@ def test_what_has_no_price_is_named_and_never_0() -> None:
     assert state["messages"][-1].response_metadata["mixture"]["cost"]["total"] is None
 
 
+def mixtures(message: Any) -> list[dict[str, Any]]:
+    """Return what an answer tells of mixtures, the inner ones behind the outer."""
+    told, found = message.response_metadata.get("mixture"), []
+    while told is not None:
+        found.append(told)
+        told = told.get("inner")
+    return found
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+async def test_the_answer_says_what_the_middlewares_panel_cost(how: str) -> None:
+    """Once, on the answer that it was asked for, with tools or without."""
+    advisers = [Adviser(model="a"), Adviser(model="b")]
+    middleware = MixtureMiddleware([Propose(advisers)], prices=PRICES, name="advice")
+    for steps in (2, 0):
+        writer = Loop(model="c", steps=steps)
+        agent: Any = create_agent(writer, [look], middleware=[middleware])
+        first, *rest = answers_of(await called(agent, how, ask(), None))
+        assert len(rest) == steps
+        (told,) = mixtures(first)
+        assert told["by"].startswith("advice:")
+        assert told["cost"]["total"] == pytest.approx(2 * EACH)
+        assert told["cost"]["steps"] == {"1_propose": pytest.approx(2 * EACH)}
+        assert ("responses" in told) is (steps > 0)
+        assert all(mixtures(answer) == [] for answer in rest)
+
+
+def answers_of(state: Any) -> list[Any]:
+    """Return an agent's answers."""
+    return [message for message in state["messages"] if message.type == "ai"]
+
+
+def test_what_a_panel_costs_stands_beside_what_the_agents_own_mixture_costs() -> None:
+    """Neither hides the other, whether the turn goes on or not."""
+    middleware = MixtureMiddleware([Propose([Adviser(model="a")])], prices=PRICES)
+    for steps in (1, 0):
+        writer = Loop(model="c", steps=steps)
+        panel = Propose([Adviser(model="b")])
+        model = ChatMixture([panel, Aggregate(writer)], prices=PRICES)
+        agent = create_agent(model, [look], middleware=[middleware])
+        own, panels = mixtures(answers_of(agent.invoke(ask()))[0])
+        assert own["cost"]["models"] == {
+            "b": pytest.approx(EACH),
+            "c": pytest.approx(EACH),
+        }
+        assert panels["cost"]["models"] == {"a": pytest.approx(EACH)}
+
+
+def test_a_panel_that_fails_says_what_it_had_paid_for() -> None:
+    """And one without prices says nothing."""
+    down = Scripted(model="b", script=OSError("down"))
+    steps = [Propose([Adviser(model="a")]), Aggregate(down)]
+    for prices in (PRICES, None):
+        middleware = MixtureMiddleware(steps, prices=prices)
+        agent = create_agent(Loop(model="c", steps=0), middleware=[middleware])
+        (answer,) = answers_of(agent.invoke(ask()))
+        costs = [told["cost"]["models"] for told in mixtures(answer)]
+        assert costs == ([] if prices is None else [{"a": pytest.approx(EACH)}])
+
+
 def test_prices_may_be_a_function_of_provider_and_model() -> None:
     """It is asked with what the answer says, and None is no price."""
     asked = []
@@ -731,11 +793,7 @@ def test_the_figures_of_the_page_are_those_that_its_code_prints(
     (said,) = re.findall(r"# (3 calls, .*)", text)
     # The words of a prompt may change, and with them its tokens.
     assert re.sub(r"\d", "0", said) == re.sub(r"\d", "0", printed[0])
-    table = [
-        line.split("|")[2].strip()
-        for line in text.splitlines()[-12:]
-        if line.startswith(("| its", "| advised"))
-    ]
+    table = re.findall(r"(?m)^\| (?:its|advised).*?\| (\d+\.\d\d) \|", text)
     assert printed[-1].split() == table
 
 

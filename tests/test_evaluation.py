@@ -454,7 +454,7 @@ def test_a_terminal_shows_a_bar_while_it_asks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """How many questions are done, and the calls; it is gone at the end."""
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
     found = compare({"a": "a"}, questions(3), EXACT, client=panel(a=0.6))
     shown = capsys.readouterr().err
     assert "3/3" in shown

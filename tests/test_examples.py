@@ -1,5 +1,6 @@
 """What a person runs first: the examples and the demo."""
 
+import json
 import os
 import re
 import runpy
@@ -18,12 +19,31 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from tests.openai_stub import able, serve
+from tests.providers.anthropic import Messages
+from tests.providers.stub import Answer as Said
+from tests.providers.stub import serve as play
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MINI = "gpt-4o-mini"
 LLAMA = "llama-3.3-70b-versatile"
+
+
+NEEDS = {
+    "deep_agent": "deepagents",
+    "supervisor": "langgraph_supervisor",
+    "anthropic_agent": "langchain_anthropic",
+    "hard_questions": "langchain.agents.middleware.model_router",
+}
+"""The packages that not everyone has, by the example that needs them."""
+
+
+def skip_without(example: str) -> None:
+    """Skip the example where what it needs is not installed."""
+    if example in NEEDS:
+        pytest.importorskip(NEEDS[example], exc_type=ImportError)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +90,27 @@ LLAMA = "llama-3.3-70b-versatile"
             "1_propose/openai/gpt-4.1-mini: gpt-4.1-mini answers",
         ),
         ("langsmith_tracing", {MINI: 2, "gpt-4.1-mini": 1}, f"{MINI} answers"),
+        (
+            "panel_as_tool",
+            {MINI: 2, "gpt-4o": 2, "gpt-4.1": 1},
+            "the tool said gpt-4o answers",
+        ),
+        ("hard_questions", {MINI: 1, "gpt-4o": 7}, "gpt-4o answers"),
+        (
+            "deep_agent",
+            # The panel is asked once by the agent, and once by the expert.
+            {MINI: 2, "gpt-4o": 2 + 1, "gpt-4.1": 2},
+            "the tool said gpt-4o answers",
+        ),
+        (
+            "supervisor",
+            {MINI: 2, "gpt-4o": 2, "gpt-4.1": 1},
+            "Successfully transferred back to supervisor",
+        ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The .* `ModelRouterMiddleware` is in beta")
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")  # supervisor's
 def test_an_example_runs_against_a_compatible_server(
     example: str,
     asked: dict[str, int],
@@ -80,6 +119,7 @@ def test_an_example_runs_against_a_compatible_server(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each example asks the models that it names, and prints an answer."""
+    skip_without(example)
     with serve(able) as stub:
         for provider in ("OPENAI", "ANTHROPIC", "OPENROUTER", "GROQ"):
             monkeypatch.setenv(f"{provider}_BASE_URL", stub.url)
@@ -88,6 +128,33 @@ def test_an_example_runs_against_a_compatible_server(
         runpy.run_path(str(EXAMPLES / f"{example}.py"), run_name="__main__")
         assert Counter(stub.asked()) == Counter(asked)
     assert printed in capsys.readouterr().out
+
+
+def test_an_agent_of_anthropics_is_advised_and_its_cache_marks_stay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OpenAI's models are asked once, and Claude reads their words in both requests."""
+    skip_without("anthropic_agent")
+    call = Said(calls=[("multiply", {"a": 17, "b": 23})], finish="calls")
+    with (
+        serve(able) as advisers,
+        play(Messages(), [call, Said("It is 391.")]) as claude,
+    ):
+        monkeypatch.setenv("OPENAI_BASE_URL", advisers.url)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", claude.url)
+        for provider in ("OPENAI", "ANTHROPIC"):
+            monkeypatch.setenv(f"{provider}_API_KEY", "none")
+        runpy.run_path(str(EXAMPLES / "anthropic_agent.py"), run_name="__main__")
+        assert Counter(advisers.asked()) == Counter({"gpt-4o": 1, "gpt-4.1": 1})
+        assert claude.refused == []
+    assert [request.roles for request in claude.requests] == [
+        ["user"],
+        ["user", "assistant", "tool"],
+    ]
+    for body in claude.bodies:
+        assert "would call the tool multiply" in json.dumps(body["messages"][0])
+        assert "cache_control" in json.dumps(body)
+    assert "'cache_read': 4" in capsys.readouterr().out
 
 
 # -- The demo ------------------------------------------------------------------------
@@ -139,9 +206,9 @@ def test_the_demo_compares_a_count_of_nine_with_one_sample(
     def answer(request: dict[str, Any]) -> str:
         review = request["messages"][0]["content"].partition("\n\n")[2]
         with lock:
-            asked[review] += 1
             right_ones = 4 if review.startswith("The") else 6
-            is_right = asked[review] <= right_ones
+            is_right = asked[review] % 9 < right_ones
+            asked[review] += 1
         wrong = {"positive": "negative", "negative": "positive"}[label_of[review]]
         return f'"{label_of[review] if is_right else wrong}"'
 
@@ -151,15 +218,19 @@ def test_the_demo_compares_a_count_of_nine_with_one_sample(
         fake = SimpleNamespace(local_model=lambda: nullcontext(stub.url))
         monkeypatch.setitem(sys.modules, "local_model", fake)
         runpy.run_path(str(EXAMPLES / "demo.py"), run_name="__main__")
-    assert set(asked.values()) == {9}
-    assert len(asked) == 60
+    assert Counter(asked.values()) == {9: 59, 18: 1}  # one was asked in view before
     for request in stub.requests:
         schema = request["response_format"]["json_schema"]["schema"]
         assert schema["enum"] == ["positive", "negative"]
         assert request["temperature"] == 1
     hard = sum(review.startswith("The") for review in asked)
+    pages: list[str] = []
     printed = capsys.readouterr().out
-    assert "Propose(9 x smollm2-135m) → Majority()" in printed
+    assert "──► SmolLM2-135M ──" in printed
+    for page in re.findall(r"(?m)^ (/.*\.html)$", printed):
+        assert "<html" in Path(page).read_text()
+        pages.append(Path(page).name)
+    assert pages == ["run.html", "comparison.html"]
     assert re.search(rf"one sample +{(360 - 2 * hard) / 540:.1%} ", printed)
     assert re.search(rf"nine, counted +{(60 - hard) / 60:.1%} ", printed)
     assert max(map(len, printed.splitlines())) <= 80, printed
@@ -173,7 +244,7 @@ def test_the_demo_compares_with_the_model_that_is_named() -> None:
             OPENAI_API_KEY="none",
             OPENAI_BASE_URL=stub.url,
         )
-        assert Counter(stub.asked()) == {MINI: 540}
+        assert Counter(stub.asked()) == {MINI: 549}
         assert "response_format" not in stub.requests[0]
     assert "nine, counted: cannot tell" in done.stdout.replace("\n", " ")
 
@@ -286,3 +357,27 @@ def test_make_hands_the_demo_its_question_as_data(how: str, tmp_path: Path) -> N
     )
     asked = f"{given['QUESTION']}|{given['MODEL']}|examples/demo.py"
     assert done.stdout == asked
+
+
+def test_the_page_of_progress_hears_who_has_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each member writes, then has answered; then the answer comes in parts."""
+    with serve(able) as stub:
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
+        app = runpy.run_path(str(EXAMPLES / "progress.py"))["app"]
+        client = TestClient(app)
+        assert "EventSource" in client.get("/").text
+        lines = client.get("/ask", params={"question": "Why?"}).text.split("\n\n")
+    parts = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    states = Counter((p["agent"], p["state"]) for p in parts if "state" in p)
+    assert states == {
+        (f"openai:{MINI}", "writing"): 2,
+        (f"openai:{MINI}", "answered"): 2,
+        ("openai:gpt-4.1-mini", "writing"): 1,
+        ("openai:gpt-4.1-mini", "answered"): 1,
+    }
+    said = "".join(part.get("text", "") for part in parts)
+    assert said.strip() == f"{MINI} answers"
+    assert parts[-1] == {"done": True}

@@ -6,18 +6,9 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import (
-    ContextEditingMiddleware,
-    ModelCallLimitMiddleware,
-    ModelFallbackMiddleware,
-    ModelRetryMiddleware,
-    PIIMiddleware,
-    SummarizationMiddleware,
-    TodoListMiddleware,
-    ToolCallLimitMiddleware,
-    ToolRetryMiddleware,
-)
+from langchain.agents import middleware as langchain_middleware
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langchain_mixture import (
@@ -64,37 +55,96 @@ def test_the_panel_is_asked_once_a_turn_and_requests_only_grow() -> None:
     assert all(ADVICE not in m.text for m in messages)
 
 
+class Chooser(Scripted):
+    """Chooses the tool `look`, where a tool selector asks it."""
+
+    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+        return RunnableLambda(lambda _: {"tools": ["look"]})
+
+
+def classifier(answer: dict[str, Any]) -> Any:
+    """Return a model that answers each question of a router or a guard so."""
+    decisions: Any = pytest.importorskip("langchain_core.decisions")
+
+    class Judge(decisions.BaseDecisionModel):  # type: ignore[misc]  # a module that may be missing
+        model: str = "judge"
+        _provider = "judge"
+
+        def _classify(self, state: Any, questions: Any) -> Any:
+            answers = dict.fromkeys(questions, answer)
+            said = {"model": "judge", "answers": answers}
+            return decisions.ClassifierResponse.model_validate(said)
+
+    return Judge()
+
+
+def routed(writer: Any) -> dict[str, Any]:
+    """Return a router's arguments: every question goes to the agent's own model."""
+    choice = langchain_middleware.ModelChoice(writer, "All questions.")
+    certain = {"probabilities": {}, "confidence": 1}
+    judge = classifier({"type": "choice", "choice": "own", **certain})
+    return {"choices": {"own": choice}, "instructions": "?", "classifier": judge}
+
+
+def guarded(writer: Any) -> dict[str, Any]:
+    """Return a guard's arguments: every tool call is allowed."""
+    return {"tools": ["look"], "classifier": classifier({"type": "noul", "noul": 0.0})}
+
+
 OTHERS: dict[str, Any] = {
-    "none": list,
-    "model call limit": lambda: [ModelCallLimitMiddleware(run_limit=9)],
-    "tool call limit": lambda: [ToolCallLimitMiddleware(run_limit=9)],
-    "model retry": lambda: [ModelRetryMiddleware()],
-    "tool retry": lambda: [ToolRetryMiddleware()],
-    "model fallback": lambda: [ModelFallbackMiddleware(Scripted(model="x"))],
-    "context editing": lambda: [ContextEditingMiddleware()],
-    "pii": lambda: [PIIMiddleware("email")],
-    "to-do list": lambda: [TodoListMiddleware()],
-    "summarization": lambda: [
-        SummarizationMiddleware(
-            Scripted(model="s", script="summary"),
-            trigger=("messages", 6),
-            keep=("messages", 4),
-        )
-    ],
+    "AutoModeMiddleware": guarded,
+    "ContextEditingMiddleware": {},
+    "FilesystemFileSearchMiddleware": {"root_path": "."},
+    "HumanInTheLoopMiddleware": {"interrupt_on": {"delete": True}},
+    "LLMToolEmulator": {"model": Scripted(model="e", script="emulated")},
+    "LLMToolSelectorMiddleware": {"model": Chooser(model="t")},
+    "ModelCallLimitMiddleware": {"run_limit": 9},
+    "ModelFallbackMiddleware": {"first_model": Scripted(model="x")},
+    "ModelRefusalMiddleware": {},
+    "ModelRetryMiddleware": {},
+    "ModelRouterMiddleware": routed,
+    "PIIMiddleware": {"pii_type": "email"},
+    "ProviderToolSearchMiddleware": {},
+    "SummarizationMiddleware": {
+        "model": Scripted(model="s", script="summary"),
+        "trigger": ("messages", 6),
+        "keep": ("messages", 4),
+    },
+    "TodoListMiddleware": {},
+    "ToolCallLimitMiddleware": {"run_limit": 9},
+    "ToolErrorMiddleware": {"on_error": lambda error, request: "it failed"},
+    "ToolRetryMiddleware": {},
 }
+"""LangChain's own middleware: its arguments, or a function of the model to them.
+
+ShellToolMiddleware is left out: it leaves the pipes of its shell open.
+"""
 
 
+def other_middleware(name: str, writer: Any) -> Any:
+    """Return one of LangChain's, where the installed version has it."""
+    if not hasattr(langchain_middleware, name):
+        pytest.skip(f"this version of langchain has no {name}")
+    arguments = OTHERS[name]
+    if callable(arguments):
+        arguments = arguments(writer)
+    return getattr(langchain_middleware, name)(**arguments)
+
+
+@pytest.mark.filterwarnings("ignore:The .* is in beta")
 @pytest.mark.parametrize("order", ["in front", "behind"])
 @pytest.mark.parametrize("other", OTHERS)
 def test_an_advised_agent_sends_what_a_plain_one_sends(other: str, order: str) -> None:
     """But for the block of advice, beside each of LangChain's own middleware."""
     plain, writer = Loop(model="w"), Loop(model="w")
-    turns(create_agent(plain, [look], middleware=OTHERS[other]()), 2)
-    middleware, _ = advised()
-    both = [middleware, *OTHERS[other]()]
+    alone = [other_middleware(other, plain)]
+    turns(create_agent(plain, [look], middleware=alone), 2)
+    middleware, advisers = advised()
+    both = [middleware, other_middleware(other, writer)]
     if order == "behind":
         both.reverse()
     turns(create_agent(writer, [look], middleware=both), 2)
+    assert [len(adviser.asked) for adviser in advisers] == [2, 2]
     assert len(writer.asked) == len(plain.asked)
     for ours, theirs in zip(writer.asked, plain.asked, strict=True):
         assert without_advice(ours) == flat(theirs)

@@ -169,6 +169,7 @@ ROOMS = [
     {"model"},
     {"chat", "middleware"},
     {"__init__"},
+    {"seeing"},
     {"evaluation"},
     {"cli"},
 ]

@@ -1,6 +1,7 @@
 """Going on where a run ended: nobody is paid twice, and no thread is a dead end."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -38,7 +39,7 @@ from langchain_mixture import (
 )
 from tests.databases import postgres_programs, running_postgres
 from tests.models import Scripted, ask, called, models
-from tests.openai_stub import Answer, Stub, serve
+from tests.openai_stub import Answer, serve
 
 ROOT = Path(__file__).parent.parent
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
@@ -46,10 +47,10 @@ ONE_SERVER = pytest.mark.xdist_group("postgres")
 """Keeps what needs PostgreSQL on one worker, so that only one is started."""
 
 
-def start(stub: Stub, database: str, mode: str) -> subprocess.Popen[str]:
-    """Start the program, with a strict serializer."""
+def start(program: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a program, with a strict serializer."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.resumable", stub.url, database, mode],
+        [sys.executable, "-m", f"tests.{program}", *arguments],
         cwd=ROOT,
         env={**os.environ, "LANGGRAPH_STRICT_MSGPACK": "true"},
         stdout=subprocess.PIPE,
@@ -127,19 +128,60 @@ def test_a_killed_run_goes_on_without_asking_again_who_had_answered(
         return Answer(f"{request['model']}!", after=release if hangs else None)
 
     with serve(answer) as stub:
-        process = start(stub, url, mode)
+        process = start("resumable", stub.url, url, mode)
         try:
             wait_until(lambda: hanging in stub.asked() and saved_replies(url) == saved)
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        process = start(stub, url, mode)
+        process = start("resumable", stub.url, url, mode)
         output, errors = process.communicate(timeout=120)
         release.set()
         assert output.strip() == "f!", errors
         assert errors == ""
         expected = Counter("abcdef") + Counter(hanging)
         assert Counter(stub.asked()) == expected
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("face", ["ChatMixture", "middleware"])
+def test_an_agent_killed_in_its_tool_loop_keeps_its_advice(
+    sqlite: str, face: str, mode: str
+) -> None:
+    """Another process goes on with the thread, and asks no adviser of that turn."""
+    release = threading.Event()
+
+    def answer(request: dict[str, Any]) -> Answer | str:
+        if request["model"] != "writer":
+            return f"{request['model']} advises"
+        asked = stub.asked().count("writer")
+        done = sum(message["role"] == "tool" for message in request["messages"])
+        if done == 3:
+            return "done"
+        call = {"name": "look", "arguments": json.dumps({"n": done})}
+        return Answer(
+            tool_calls=[{"id": f"c{done}", "type": "function", "function": call}],
+            finish="tool_calls",
+            after=release if asked == 3 else None,
+        )
+
+    with serve(answer) as stub:
+        process = start("resumable_agent", stub.url, sqlite, face, mode)
+        try:
+            wait_until(lambda: stub.asked().count("writer") == 3)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        process = start("resumable_agent", stub.url, sqlite, face, mode)
+        output, errors = process.communicate(timeout=120)
+        release.set()
+        assert output.strip() == "done", errors
+        assert errors == ""
+        # Four requests, and the third once more; it is the same one, advice included.
+        assert Counter(stub.asked()) == Counter({"writer": 5, "a": 1, "b": 1})
+        killed, again = [r for r in stub.requests if r["model"] == "writer"][2:4]
+        assert again["messages"] == killed["messages"]
+        assert "a advises" in json.dumps(again["messages"])
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
+
+from langchain_mixture.seeing import needs
 
 
 def needed(module: str) -> Any:
@@ -16,11 +17,4 @@ def needed(module: str) -> Any:
         >>> needed("math").sqrt(4)
         2.0
     """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise ImportError(
-            f"langchain_mixture.evaluation needs the package {package}: pip install "
-            f"{package}, or the extra `evaluation`"
-        ) from error
+    return needs.needed(module, "langchain_mixture.evaluation", "evaluation")

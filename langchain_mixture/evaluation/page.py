@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from langchain_mixture.evaluation.found import Found
-from langchain_mixture.evaluation.needs import needed
 from langchain_mixture.evaluation.table import after, before, cells, columns
+from langchain_mixture.seeing.page import rendered
 
 SHOWN: Final = 50
 """Questions of each list that are written out, at most."""
@@ -24,28 +23,20 @@ def page(found: Found, *, whole: bool = True) -> str:
             ("Broken", found.broken(mixture)),
         )
     ]
-    return str(
-        _template().render(
-            found=found,
-            whole=whole,
-            before=before(found),
-            after=after(found),
-            columns=[name for name, _ in columns(found)],
-            rows=[(row, cells(found, row)) for row in found.rows],
-            points=_points(found),
-            lists=[*lists, ("Missed by all", found.missed)],
-            shown=SHOWN,
-        )
+    return rendered(
+        Path(__file__).parent,
+        "page.html.jinja",
+        extra="evaluation",
+        found=found,
+        whole=whole,
+        before=before(found),
+        after=after(found),
+        columns=[name for name, _ in columns(found)],
+        rows=[(row, cells(found, row)) for row in found.rows],
+        points=_points(found),
+        lists=[*lists, ("Missed by all", found.missed)],
+        shown=SHOWN,
     )
-
-
-@cache
-def _template() -> Any:
-    source = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
-    environment = needed("jinja2").Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source)
 
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 50.0, 10.0, 560.0, 240.0

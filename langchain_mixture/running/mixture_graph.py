@@ -24,6 +24,7 @@ from langchain_mixture.compat import (
     takes_up,
 )
 from langchain_mixture.records import Reply
+from langchain_mixture.running.cards import card
 from langchain_mixture.running.run import RUN, Run, StepOutline
 from langchain_mixture.running.state import (
     MixtureInput,
@@ -61,6 +62,10 @@ class MixtureGraph(CompiledStateGraph[MixtureState, Any, MixtureInput, MixtureOu
         """Whether one of its steps has a quorum."""
         self.outline = outline
         """Its steps, for those who look at a run."""
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Return what a notebook shows; LangGraph's own asks a web service."""
+        return {"text/plain": repr(self), "text/html": card(self.name, self.outline)}
 
     @classmethod
     def of(

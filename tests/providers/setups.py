@@ -261,3 +261,14 @@ SET_UPS = [
     ),
     SetUp("together", Chat(counts_always=True), _together),
 ]
+
+PACKAGES = {
+    one.name: {
+        "google": "langchain_google_genai",
+        "mistral": "langchain_mistralai",
+        "responses": "langchain_openai",
+        "responses-v1": "langchain_openai",
+    }.get(one.name, f"langchain_{one.name}")
+    for one in SET_UPS
+}
+"""The client package of each set-up."""

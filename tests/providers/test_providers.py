@@ -38,6 +38,8 @@ pytestmark = [  # what the clients warn of, with the plain model as well
     pytest.mark.filterwarnings("ignore:\\s+Warning. Output may vary each run"),
     pytest.mark.filterwarnings("ignore:tool_choice is forced but thinking is enabled"),
     pytest.mark.filterwarnings("ignore:You are attempting to use structured output"),
+    # langchain-openai 1.3, of the Responses API
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings"),
 ]
 
 
