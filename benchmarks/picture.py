@@ -13,8 +13,7 @@ from shutil import which
 
 from langchain_openai import ChatOpenAI
 
-from langchain_mixture import ChatMixture, Majority, Propose
-from langchain_mixture.seeing import Recording
+from langchain_mixture import ChatMixture, Majority, Propose, Recording
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))

@@ -18,8 +18,7 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from langchain_mixture import Aggregate, Propose, Synthesize, create_mixture
-from langchain_mixture.seeing import Recording
+from langchain_mixture import Aggregate, Propose, Recording, Synthesize, create_mixture
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.models import Scripted  # beside the project

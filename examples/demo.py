@@ -21,12 +21,13 @@ from langchain_mixture import (
     Majority,
     MixtureError,
     Propose,
+    Recording,
     create_mixture,
     exact,
     self_moa,
+    watch,
 )
 from langchain_mixture.evaluation import compare, matches
-from langchain_mixture.seeing import Recording, watch
 
 LABELS = {"type": "string", "enum": ["positive", "negative"]}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "label", "schema": LABELS}}

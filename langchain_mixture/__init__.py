@@ -43,6 +43,7 @@ from langchain_mixture.records import (
     Usage,
     answered,
 )
+from langchain_mixture.seeing import Recording, watch
 from langchain_mixture.steps.asking import (
     Aggregate,
     Analyze,
@@ -90,6 +91,7 @@ __all__ = [
     "Prices",
     "Propose",
     "Rank",
+    "Recording",
     "Refine",
     "Reply",
     "Response",
@@ -124,5 +126,6 @@ __all__ = [
     "self_moa",
     "together_moa",
     "until",
+    "watch",
     "without_tools",
 ]

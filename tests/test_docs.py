@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import langchain_mixture
-from langchain_mixture import conditions, evaluation, seeing
+from langchain_mixture import conditions, evaluation
 from tests.test_package import openai_on_loopback
 
 __all__ = ["openai_on_loopback"]
@@ -122,7 +122,7 @@ def test_the_reference_has_every_public_name() -> None:
     """Each name of each public module is rendered once."""
     shown = re.findall(r"(?m)^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text())
     public = {f"langchain_mixture.{name}" for name in langchain_mixture.__all__}
-    for module in (conditions, evaluation, seeing):
+    for module in (conditions, evaluation):
         public |= {f"{module.__name__}.{name}" for name in module.__all__}
     assert len(shown) == len(set(shown))
     assert public - {"langchain_mixture.conditions.Condition"} <= set(shown)

@@ -168,8 +168,8 @@ ROOMS = [
     {"graph", "estimates"},
     {"model"},
     {"chat", "middleware"},
-    {"__init__"},
     {"seeing"},
+    {"__init__"},
     {"evaluation"},
     {"cli"},
 ]

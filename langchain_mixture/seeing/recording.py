@@ -23,7 +23,6 @@ from langchain_mixture.seeing.recorded import (
     runs_of,
     unpacked,
 )
-from langchain_mixture.seeing.report import report
 
 FORMAT: Final = "langchain-mixture recording 1"
 
@@ -44,8 +43,7 @@ class Recording(BaseCallbackHandler):
 
     Example:
         ```python
-        from langchain_mixture import ChatMixture, self_moa
-        from langchain_mixture.seeing import Recording
+        from langchain_mixture import ChatMixture, Recording, self_moa
 
         recording = Recording()
         model = ChatMixture(self_moa("openai:gpt-4o"))
@@ -175,12 +173,18 @@ class Recording(BaseCallbackHandler):
         Raises:
             ImportError: The package jinja2 is not installed (extra `report`).
         """
-        Path(path).write_text(report(self.runs, self._written()), encoding="utf-8")
+        Path(path).write_text(self._page(), encoding="utf-8")
+
+    def _page(self) -> str:
+        # Here, as it would add a hundredth to the import of the package.
+        from langchain_mixture.seeing.report import report
+
+        return report(self.runs, self._written())
 
     def _repr_html_(self) -> str | None:
         """Return the page for a notebook, in a frame of its own."""
         try:
-            page = report(self.runs, self._written())
+            page = self._page()
         except ImportError:
             return None
         return framed(page)

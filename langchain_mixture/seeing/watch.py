@@ -38,8 +38,7 @@ def watch(console: Any = None) -> Iterator[None]:
 
     Example:
         ```python
-        from langchain_mixture import ChatMixture, self_moa
-        from langchain_mixture.seeing import watch
+        from langchain_mixture import ChatMixture, self_moa, watch
 
         model = ChatMixture(self_moa("openai:gpt-4o"))
         with watch():
