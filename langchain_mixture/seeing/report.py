@@ -470,6 +470,8 @@ class _Section:
         pairs = [(rows[i][j], names[j], names[i]) for i in range(n) for j in range(i)]
         value, one, other = max(pairs, key=lambda pair: pair[0])
         most = f"{one} and {other} are most alike ({value:.2f})."
+        if n == 2:
+            most = f"{one} and {other} are alike by {value:.2f}."
         least = ""
         if n > 2:
             means = [(sum(row) - 1) / (n - 1) for row in rows]
