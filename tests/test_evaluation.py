@@ -722,6 +722,16 @@ def test_equal_budget_samples_the_best_as_often_as_the_mixture_calls() -> None:
     assert len(client["a"].asked) == 12 * 3  # its first samples are there already
 
 
+def test_a_small_difference_looks_small_on_the_page() -> None:
+    """Whatever the scores are, the picture covers a tenth of the scale or more."""
+    found = found_by({"a": "a", "b": "b"}, 50, client=panel(a=0.70, b=0.72))
+    marks = [
+        float(mark) for mark in re.findall(r">([0-9.]+)%</text>", found._repr_html_())
+    ]
+    assert len(marks) == 5
+    assert max(marks) - min(marks) >= 10
+
+
 def test_the_page_is_one_file_and_escapes_all_text(tmp_path: Path) -> None:
     """No script, no address outside; a notebook gets the same in part."""
     evil = "<script>alert(1)</script> https://example.com"

@@ -39,6 +39,9 @@ def page(found: Found, *, whole: bool = True) -> str:
     )
 
 
+LEAST: Final = 0.2
+"""How much of the scale from 0 to 1 the picture of shares covers, at least."""
+
 _LEFT, _TOP, _WIDTH, _HEIGHT = 50.0, 10.0, 560.0, 240.0
 
 
@@ -52,8 +55,13 @@ def _points(found: Found) -> dict[str, Any]:
     scores = [row["score"] for row in rows]
     most = max(costs) or 1.0
     low, high = min(scores), max(scores)
+    shares = all(0 <= score <= 1 for score in scores)
     room = (high - low) * 0.15 or 0.05
+    if shares:  # a point or two of a hundred must not look like a gulf
+        room = max(room, (LEAST - (high - low)) / 2)
     low, high = low - room, high + room
+    if shares:
+        low, high = max(0.0, low), min(1.0, high)
     places = [
         {
             "x": round(_LEFT + _WIDTH * cost / most, 1),
@@ -64,7 +72,6 @@ def _points(found: Found) -> dict[str, Any]:
         for row, cost, score in zip(rows, costs, scores, strict=True)
     ]
     marks = [low + (high - low) * part / 4 for part in range(5)]
-    shares = all(0 <= score <= 1 for score in scores)
     return {
         "places": places,
         "across": "dollars per 1,000 answers" if priced else "tokens per answer",
