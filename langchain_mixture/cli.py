@@ -87,7 +87,3 @@ def _defined_in(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} does not define {' and '.join(missing)}")
     wanted = ("candidates", "score", "client", "prices")
     return {name: names[name] for name in wanted if name in names}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -50,7 +50,7 @@ def _work(jobs: SimpleQueue[Job]) -> None:
         except Empty:
             try:
                 _idle.remove(jobs)
-            except ValueError:  # it has just been taken, or its first job is late
+            except ValueError:  # pragma: no cover  # a race: it has just been taken
                 continue
             return
         _idle.append(jobs)  # first: who is told may have the next job
@@ -143,7 +143,7 @@ def _loop() -> _LoopThread:
 
 
 # A lock that another thread holds during a fork would stay locked in the child.
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has none
     os.register_at_fork(
         before=_loops_lock.acquire,
         after_in_parent=_loops_lock.release,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from langchain.chat_models import init_chat_model
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import (
     ConfigurableField,
@@ -82,6 +82,16 @@ def graph_agent_that_fails() -> Any:
     return builder.compile()
 
 
+def graph_without_messages() -> Any:
+    """Make a graph that leaves no message in its state."""
+    builder = StateGraph(dict)
+    builder.add_node("n", lambda state: {"other": "state"})
+    builder.add_edge(START, "n")
+    builder.add_edge("n", END)
+    graph: Any = builder.compile()
+    return graph | RunnableLambda(lambda _: {"messages": []})
+
+
 # -- Agents --------------------------------------------------------------------------
 
 
@@ -107,6 +117,8 @@ def graph_agent_that_fails() -> Any:
         (lambda: Scripted(model="m") | StrOutputParser(), "m answers"),
         (lambda: RunnableLambda(echo), "echo What is an ion?"),
         (lambda: RunnableGenerator(words), "ab"),
+        (lambda: RunnableLambda(lambda _: AIMessageChunk("a chunk")), "a chunk"),
+        (lambda: RunnableLambda(lambda _: HumanMessage("a person")), "a person"),
         (graph_agent, "from a graph"),
         (lambda: graph_agent().with_retry(), "from a graph"),
         (
@@ -143,6 +155,7 @@ def test_an_agent_is_a_model_another_runnable_or_a_graph(
         (lambda: RunnableLambda(lambda _: 3), "returned 3; it must return"),
         (lambda: RunnableLambda(lambda _: {"a": 1}), "returned a dict; it must return"),
         (lambda: RunnableLambda(lambda _: None), "returned None; it must return"),
+        (graph_without_messages, "returned a state without messages; it must return"),
     ],
 )
 def test_an_agent_that_returns_no_message_has_failed(

@@ -8,6 +8,7 @@ from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.messages import (
     AIMessage,
 )
+from langchain_core.runnables import RunnableLambda, RunnableParallel
 from pydantic import BaseModel
 
 from langchain_mixture import (
@@ -92,6 +93,58 @@ def test_strict_and_method_are_never_swallowed() -> None:
         ChatMixture(
             [Propose([Scripted(model="a"), Streaming(model="b")]), Take(1)]
         ).with_structured_output(Ion, method="json_schema")
+
+
+class Bindable(Scripted):
+    """A scripted model that takes tools."""
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self.bind(tools=tools, **kwargs)
+
+
+class OtherBindable(Bindable):
+    """Of another class."""
+
+
+@pytest.mark.parametrize("strict", [None, True, False])
+def test_strict_reaches_answering_models_of_several_classes(
+    strict: bool | None,
+) -> None:
+    """Each is asked by tool calling, with `strict` in the tool where it was given."""
+    call: Any = {"name": "Ion", "args": {"name": "sodium", "charge": 1}, "id": "1"}
+    said = AIMessage("", tool_calls=[call])
+    answering = [
+        Bindable(model="a", script=said),
+        OtherBindable(model="b", script=said),
+    ]
+    model = ChatMixture([Propose(answering), Take(1)])
+    found = model.with_structured_output(Ion, strict=strict).invoke("Which?")
+    assert found == Ion(name="sodium", charge=1)
+    for each in answering:
+        (arguments,) = each.arguments
+        assert arguments["tools"][0]["function"].get("strict") is strict
+
+
+class Opaque(Scripted):
+    """Its structured output is a function, in which no model can be found."""
+
+    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+        return RunnableLambda(lambda _: {"name": "sodium"})
+
+
+class Wrapped(Scripted):
+    """Its structured output is a chain that begins with something else."""
+
+    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+        return RunnableParallel(asked=self, question=str) | RunnableLambda(bool)
+
+
+@pytest.mark.parametrize("kind", [Opaque, Wrapped])
+def test_structured_output_without_a_model_to_replace_is_refused(kind: Any) -> None:
+    """The message names the method that works with every model."""
+    model = ChatMixture([Propose([kind(model="a")])])
+    with pytest.raises(InvalidMixtureError, match='allowed: method="function_calling"'):
+        model.with_structured_output(Ion, method="json_schema")
 
 
 @pytest.mark.parametrize("form", [Ion, ProviderStrategy(Ion)], ids=["tool", "provider"])

@@ -61,10 +61,18 @@ def test_compare_prints_the_table_and_writes_files(
             "not define candidates and",
         ),
         (["compare", "mine.py", "--examples", "x.jsonl"], "there is no such file"),
+        (["compare", "mine.py", "--examples", "mine.py"], "mine.py, line 2: Expecting"),
         ([*COMPARE, "--repeats", "0"], "repeats is 0"),
         ([*COMPARE, "--max-cost", "1"], "there is no price for: a, b"),
     ],
-    ids=["no file", "no candidates", "no questions", "no repeats", "no prices"],
+    ids=[
+        "no file",
+        "no candidates",
+        "no questions",
+        "no JSON",
+        "no repeats",
+        "no prices",
+    ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
@@ -73,6 +81,12 @@ def test_what_cannot_be_used_is_said_in_one_line(
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert re.fullmatch(rf"langchain-mixture: .*{re.escape(message)}.*\n", said)
+
+
+def test_ctrl_c_ends_the_command_without_a_traceback(folder: Path) -> None:
+    """With the status that a shell gives."""
+    (folder / "mine.py").write_text("raise KeyboardInterrupt")
+    assert main(COMPARE) == 130
 
 
 def test_the_command_is_declared() -> None:

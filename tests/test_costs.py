@@ -14,7 +14,8 @@ import pytest
 from langchain.agents import create_agent
 from langchain_anthropic import ChatAnthropic
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
@@ -30,6 +31,8 @@ from langchain_mixture import (
     Propose,
     Rank,
     Refine,
+    Response,
+    Step,
     StepFailedError,
     Synthesize,
     cost,
@@ -279,18 +282,38 @@ def test_usage_has_the_details_and_the_providers_own_total() -> None:
     ],
     ids=["anthropic"],
 )
+@pytest.mark.parametrize(
+    "options", [{"prices": "genai-prices"}, {"max_cost": 1.0}], ids=["named", "limit"]
+)
 def test_without_prices_those_of_genai_prices_count(
-    make: Any, body: dict[str, Any], dollars: float
+    make: Any, body: dict[str, Any], dollars: float, options: dict[str, Any]
 ) -> None:
     """The package needs no network, and its version is said."""
     with replying(body) as url:
-        state = create_mixture([Propose([make(url)])], prices="genai-prices").invoke(
-            ask()
-        )
+        state = create_mixture([Propose([make(url)])], **options).invoke(ask())
     found = cost(state["mixture"])
     assert found.total == pytest.approx(dollars / 1e6, abs=1e-12)
     assert found.source.startswith("genai-prices 0.")
     assert state["mixture"]["cost"] == found.record()
+
+
+def test_a_model_that_genai_prices_does_not_list_has_no_price() -> None:
+    """It is named; the cost of the run is not known."""
+    state = create_mixture(
+        [Propose(["mine"])], client=models("mine"), prices="genai-prices"
+    ).invoke(ask())
+    found = cost(state["mixture"])
+    assert (found.total, found.unpriced) == (None, ("mine",))
+
+
+def test_without_genai_prices_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before any call, and also where a limit alone needs it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    for options in ({"prices": "genai-prices"}, {"max_cost": 1.0}):
+        with pytest.raises(InvalidMixtureError, match=r"langchain-mixture\[prices\]"):
+            create_mixture([Propose(["a"])], client=models("a"), **options)
 
 
 # -- Each call once ------------------------------------------------------------------
@@ -765,6 +788,41 @@ def test_an_estimate_asks_nobody_and_names_what_it_does_not_know() -> None:
     assert (found.unpriced, found.unlimited) == (("x",), ("a", "x"))
     assert str(found).endswith("no price: x; no limit, taken as 1,000: a, x")
     assert known["a"].asked == known["x"].asked == []
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Why?",
+        [HumanMessage("Why?")],
+        [("user", "Why?")],
+        ChatPromptValue(messages=[HumanMessage("Why?")]),
+    ],
+    ids=["text", "messages", "pairs", "prompt"],
+)
+def test_an_estimate_takes_whatever_a_chat_model_takes(question: Any) -> None:
+    """The same question costs the same in every form."""
+    steps = [Propose(["a"], max_tokens=10), Aggregate("a", max_tokens=10)]
+    found = estimate(steps, question, PRICES, client=models("a"))
+    assert found == estimate(steps, "Why?", PRICES, client=models("a"))
+
+
+class Later(Step):
+    """Keeps its input, after a call of its own that an estimate must not make."""
+
+    called = False
+
+    async def keep(self, responses: Any, replies: Any) -> list[Response]:  # type: ignore[override]
+        type(self).called = True
+        return list(responses)
+
+
+def test_an_estimate_does_not_run_what_a_step_awaits() -> None:
+    """It takes it that all responses go on."""
+    steps = [Propose(["a", "b"]), Later(), Aggregate("a")]
+    found = estimate(steps, "Why?", PRICES, client=models("a", "b"))
+    assert found.calls == 3
+    assert not Later.called
 
 
 def test_a_models_own_limit_counts_and_what_it_can_write_does_not() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import json
 import logging
 import re
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+)
 from langchain_core.runnables import RunnableLambda
 
 from langchain_mixture import (
@@ -433,6 +440,70 @@ def test_replayed_answers_keep_their_message(tmp_path: Path) -> None:
         assert (found.scores("a"), found.scores("mix")) == ([0], [1])
 
 
+@pytest.mark.parametrize(
+    ("output", "tokens"),
+    [
+        ("A", None),
+        (AIMessage("A"), None),
+        (AIMessageChunk("A"), None),
+        (
+            AIMessage(
+                "A",
+                response_metadata={
+                    "mixture": {"usage": {"input_tokens": 300, "output_tokens": 40}}
+                },
+            ),
+            340,
+        ),
+    ],
+    ids=["text", "message", "chunk", "a mixture's message"],
+)
+def test_an_agent_may_return_text_or_a_message(
+    output: Any, tokens: int | None, tmp_path: Path
+) -> None:
+    """Its tokens are those that it tells, or estimated; a second run reads it back."""
+    agent = RunnableLambda(lambda _: output, name="agent")
+    for calls in (1, 0):
+        found = found_by(
+            {"mix": [Propose([agent])]}, 1, save=tmp_path / "answers.jsonl"
+        )
+        assert (found.calls, found.scores("mix")) == (calls, [1])
+        used = {row["candidate"]: row["tokens"] for row in found.rows}["mix"]
+        assert used == tokens or (tokens is None and 0 < used < 100)
+
+
+def test_an_agent_that_returns_neither_has_failed() -> None:
+    """The table says what it must return."""
+    agent = RunnableLambda(lambda _: 7, name="agent")
+    found = found_by({"mix": [Propose([agent])]}, 1)
+    assert "it must return a message or text" in found.failed["mix"]["1"]
+
+
+def test_ctrl_c_prints_what_is_finished_and_gives_up_what_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The table comes before the interrupt, and no call goes on behind it."""
+    given_up = threading.Event()
+
+    async def answer(messages: Any) -> str:
+        if "3" not in messages[-1].text:
+            return "A"
+        _thread.interrupt_main()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+        return "B"
+
+    agent = RunnableLambda(answer, name="agent")
+    with pytest.raises(KeyboardInterrupt):
+        found_by({"mix": [Propose([agent])]}, 4, concurrency=1)
+    said = capsys.readouterr().out
+    assert "Not finished" in said
+    assert "mix" in said
+    assert given_up.wait(30)
+
+
 # -- Limits --------------------------------------------------------------------------
 
 
@@ -494,6 +565,22 @@ def test_costs_are_those_of_the_answer_as_if_nothing_were_shared() -> None:
     )
     assert {r["candidate"]: r["cost"] for r in found.rows}["mix"] is None
     assert "no price" in str(found)
+
+
+def test_a_further_right_answer_has_its_price() -> None:
+    """What a mixture costs more than the best model, for what it has right more."""
+    wrong = {"a": "Question 1?", "b": "Question 2?", "c": "Question 3?"}
+
+    def answer(name: str) -> Callable[[list[BaseMessage]], str]:
+        return lambda messages: name if messages[-1].text == wrong[name] else "A"
+
+    found = found_by(
+        {"count": [Propose(["a", "b", "c"]), Counted()]}, 3,
+        client=models(**{name: answer(name) for name in wrong}),
+        prices={name: {"input": 1.0, "output": 2.0} for name in wrong},
+    )  # fmt: skip
+    rows = {row["candidate"]: row for row in found.rows}
+    assert rows["count"]["cost_per_right"] == pytest.approx(2 * 20e-6 * 3)
 
 
 def test_cached_tokens_have_their_price() -> None:
@@ -563,8 +650,9 @@ def test_scores_may_be_async_numbers_or_objects(kind: str) -> None:
 @pytest.mark.parametrize(
     ("score", "error"),
     [(lambda e, a: e["golden"], KeyError), (lambda e, a: "good", TypeError),
-     (lambda e, a: float("nan"), TypeError)],
-    ids=["raises", "text", "nan"],
+     (lambda e, a: float("nan"), TypeError), (matches(str, gold="golden"), KeyError),
+     (judged(Scripted(model="j"), "Truth.", reference="golden"), KeyError)],
+    ids=["raises", "text", "nan", "no gold", "no reference"],
 )  # fmt: skip
 def test_a_score_that_fails_is_the_users_error(score: Any, error: Any) -> None:
     """It comes up as it is, with the candidate and the example in a note."""
@@ -625,6 +713,27 @@ def test_a_judge_that_says_nothing_leaves_no_score() -> None:
             {"mix": [Propose(["a"])]}, 1, judged(judge, "Truth."), client=client
         )
         assert words in found.failed["mix"]["1"]
+
+
+def test_a_judge_is_no_way_past_a_limit() -> None:
+    """What it has not judged is left, and no answer gets a score of 0 for it."""
+    client = models(a="yes", judge="Grade: 9")
+    found = found_by(
+        {"a": "a"}, 4, judged("judge", "Truth."), client=client, max_calls=4,
+        concurrency=1,
+    )  # fmt: skip
+    assert found.calls == 4
+    assert found.left == 4 - len(found.questions) > 0
+    assert set(found.scores("a")) <= {0.9}
+    assert "max_calls=4 is reached" in str(found)
+
+
+def test_a_judge_reads_the_whole_conversation() -> None:
+    """Where a question is a list of messages, each of them."""
+    client = models(a="Because.", judge="Grade: 5")
+    talk = [HumanMessage("Why?"), AIMessage("Why what?"), HumanMessage("Why rain?")]
+    found_by({"a": "a"}, [{"input": talk}], judged("judge", "Truth."), client=client)
+    assert "Why?\nWhy what?\nWhy rain?" in client["judge"].asked[0][-1].text
 
 
 def test_a_judge_that_is_compared_is_warned_of() -> None:

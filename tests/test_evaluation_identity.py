@@ -36,6 +36,21 @@ def whisper(text: str) -> str:
     return text.lower()
 
 
+def typed(body: str) -> Callable[[Any], Any]:
+    """A function that was typed at a prompt: nothing can read its source."""
+    names: dict[str, Any] = {}
+    exec(f"def {body}(text): return text", names)
+    return names[body]
+
+
+class Silent(FakeListChatModel):
+    """A model that tells nothing of its settings."""
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {}
+
+
 class Odd(Step):
     """A step of the user's that is no dataclass."""
 
@@ -50,6 +65,10 @@ TWINS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "chain": (lambda: prompt("A") | model(), lambda: prompt("B") | model()),
     "parser": (lambda: model() | StrOutputParser(), model),
     "function": (lambda: RunnableLambda(shout), lambda: RunnableLambda(whisper)),
+    "function typed at a prompt": (
+        lambda: RunnableLambda(typed("first")),
+        lambda: RunnableLambda(typed("second")),
+    ),
     "mixture": (
         lambda: ChatMixture([Propose(["a"], temp=0.5)], client=shout_all),
         lambda: ChatMixture([Propose(["a"], temp=0.7)], client=shout_all),
@@ -107,6 +126,9 @@ def test_two_that_look_the_same_are_told_apart_in_the_order_they_are_met() -> No
     assert identities.of(first) != identities.of(second)
     assert identities.of(first) == identities.of(first)
     assert identities.alike
+    one, other = Silent(responses=["a"]), Silent(responses=["b"])
+    assert identities.of(one) != identities.of(other)
+    assert identities.of(one) == identities.of(one)
     assert identities.of(ChatMixture([Propose([model()]), Odd()]))
 
 

@@ -3,9 +3,12 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from langchain_mixture.threads import interruptible
 
 PROGRAM = """
 import signal, sys, threading
@@ -80,16 +83,31 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=60)
 
 
+@pytest.fixture
+def default_handler() -> Iterator[None]:
+    """Python's own handler of Ctrl-C; the one of the tests comes back."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_handler")
 def test_a_handler_that_the_program_sets_meanwhile_stays() -> None:
     """Python's own takes its place again only where ours still stands."""
-    program = """
-import signal
-from langchain_mixture.threads import interruptible
-with interruptible(print):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-with interruptible(print):
+    with interruptible(print):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-"""
-    root = Path(__file__).parent.parent
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=60)
+    with interruptible(print):
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("default_handler")
+def test_ctrl_c_cancels_before_it_is_raised() -> None:
+    """So that what the block waits for has ended when it leaves."""
+    order = []
+    with pytest.raises(KeyboardInterrupt):
+        with interruptible(lambda: order.append("cancelled")):
+            signal.raise_signal(signal.SIGINT)
+            order.append("went on")
+    assert order == ["cancelled"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

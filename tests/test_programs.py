@@ -5,7 +5,7 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import MessagesState, StateGraph
+from langgraph.types import Command, interrupt
 
 from langchain_mixture import (
     Aggregate,
@@ -202,6 +203,49 @@ def test_until_keeps_a_condition_of_the_steps_own(by: str) -> None:
     state = create_mixture(steps, client=models("a", "b")).invoke(ask())
     assert rows(state)[1][1] == (None if by == "neither" else by)
     assert len(state["mixture"]["responses"]) == (1 if by == "neither" else 2)
+
+
+@pytest.mark.parametrize(
+    ("own", "loop", "skips"),
+    [(True, False, True), (False, True, True), (False, False, False)],
+    ids=["own", "loop", "neither"],
+)
+async def test_the_condition_of_a_looped_step_is_a_function_of_responses(
+    own: bool, loop: bool, skips: bool
+) -> None:
+    """It can be called as any other, and the step can be copied with changes."""
+
+    async def later(_: Any) -> bool:
+        return loop
+
+    (step,) = until(later, [Take(2, unless=lambda _: own)], most=1)
+    condition: Any = replace(step, n=1).unless  # type: ignore[call-arg]  # of Take
+    assert await condition([]) is skips
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_condition_may_ask_a_person(asynchronous: bool) -> None:
+    """An interrupt in it pauses the run; the answer decides, and nothing is paid twice."""
+
+    def condition(_: Any) -> bool:
+        return bool(interrupt("Is this enough?"))
+
+    client = models("a", "b")
+    graph = create_mixture(
+        [Propose(["a"]), Refine(["b"], unless=condition)],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    for given in (ask(), Command(resume=True)):
+        if asynchronous:
+            state = await graph.ainvoke(given, CONFIG)
+        else:
+            state = await asyncio.to_thread(graph.invoke, given, CONFIG)
+        if isinstance(given, Command):
+            assert state["messages"][-1].text == "a answers"
+        else:
+            assert state["__interrupt__"][0].value == "Is this enough?"
+    assert asked(client) == {"a": 1, "b": 0}
 
 
 def test_a_list_inside_a_pipeline_stands_for_its_steps() -> None:

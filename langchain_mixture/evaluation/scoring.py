@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -37,7 +38,7 @@ class Scoring:
             own = score.client or client
             self.judge = plan.alone("the judge", score.model, own).single
             self._warn_of_members(plan)
-            self._score = replace(score, ask=self._ask, agreed=[])
+            self._score = replace(score, ask=partial(self._ask, self.judge), agreed=[])
 
     def _warn_of_members(self, plan: Plan) -> None:
         for each in plan.singles:
@@ -116,12 +117,12 @@ class Scoring:
         """Whether answers have keys."""
         return isinstance(self._score, Matches)
 
-    async def _ask(self, talk: Sequence[BaseMessage], sample: int) -> str:
-        if self.judge is None:
-            raise RuntimeError("there is no judge")
+    async def _ask(
+        self, judge: Single, talk: Sequence[BaseMessage], sample: int
+    ) -> str:
         run = Run(self._store, "the judge", 1, {}, lambda: None)
         try:
-            return str((await answer_of(self.judge.alone(sample), talk, run)).text)
+            return str((await answer_of(judge.alone(sample), talk, run)).text)
         except Exception as failure:
             if run.refused:
                 raise Refused from failure
