@@ -135,6 +135,8 @@ def model_name_of(runnable: Runnable[Any, Any], leaf: Runnable[Any, Any]) -> str
         >>> model = ChatOpenAI(model="gpt-4o", api_key="none", name="critic")
         >>> model_name_of(model, model)
         'gpt-4o'
+        >>> model_name_of(model.bind(model="gpt-4o-mini"), model)
+        'gpt-4o-mini'
     """
     part = runnable
     while isinstance(part, RunnableBindingBase):

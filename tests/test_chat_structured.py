@@ -9,6 +9,7 @@ from langchain_core.messages import (
     AIMessage,
 )
 from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
 from langchain_mixture import (
@@ -99,7 +100,7 @@ class Bindable(Scripted):
     """A scripted model that takes tools."""
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self.bind(tools=tools, **kwargs)
+        return self.bind(tools=[*map(convert_to_openai_tool, tools)], **kwargs)
 
 
 class OtherBindable(Bindable):
@@ -128,14 +129,18 @@ def test_strict_reaches_answering_models_of_several_classes(
 class Opaque(Scripted):
     """Its structured output is a function, in which no model can be found."""
 
-    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+    def with_structured_output(
+        self, schema: Any, *, method: Any = None, **kwargs: Any
+    ) -> Any:
         return RunnableLambda(lambda _: {"name": "sodium"})
 
 
 class Wrapped(Scripted):
     """Its structured output is a chain that begins with something else."""
 
-    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+    def with_structured_output(
+        self, schema: Any, *, method: Any = None, **kwargs: Any
+    ) -> Any:
         return RunnableParallel(asked=self, question=str) | RunnableLambda(bool)
 
 

@@ -282,15 +282,14 @@ def test_usage_has_the_details_and_the_providers_own_total() -> None:
     ],
     ids=["anthropic"],
 )
-@pytest.mark.parametrize(
-    "options", [{"prices": "genai-prices"}, {"max_cost": 1.0}], ids=["named", "limit"]
-)
 def test_without_prices_those_of_genai_prices_count(
-    make: Any, body: dict[str, Any], dollars: float, options: dict[str, Any]
+    make: Any, body: dict[str, Any], dollars: float
 ) -> None:
     """The package needs no network, and its version is said."""
     with replying(body) as url:
-        state = create_mixture([Propose([make(url)])], **options).invoke(ask())
+        state = create_mixture([Propose([make(url)])], prices="genai-prices").invoke(
+            ask()
+        )
     found = cost(state["mixture"])
     assert found.total == pytest.approx(dollars / 1e6, abs=1e-12)
     assert found.source.startswith("genai-prices 0.")
@@ -304,6 +303,20 @@ def test_a_model_that_genai_prices_does_not_list_has_no_price() -> None:
     ).invoke(ask())
     found = cost(state["mixture"])
     assert (found.total, found.unpriced) == (None, ("mine",))
+
+
+def test_a_limit_in_dollars_needs_no_prices_where_the_package_has_them() -> None:
+    """Those of genai-prices hold the limit, and tell the cost."""
+    client = models("gpt-4o")
+    state = create_mixture([Propose(["gpt-4o"])], client=client, max_cost=1.0).invoke(
+        ask()
+    )
+    assert 0 < (cost(state["mixture"]).total or 0) < 0.001
+    with pytest.raises(StepFailedError, match=r"\(max_cost\)"):
+        create_mixture([Propose(["gpt-4o"])], client=client, max_cost=1e-9).invoke(
+            ask()
+        )
+    assert len(client["gpt-4o"].asked) == 1
 
 
 def test_without_genai_prices_the_error_says_what_to_install(

@@ -104,10 +104,11 @@ def test_a_handler_that_the_program_sets_meanwhile_stays() -> None:
 @pytest.mark.usefixtures("default_handler")
 def test_ctrl_c_cancels_before_it_is_raised() -> None:
     """So that what the block waits for has ended when it leaves."""
-    order = []
-    with pytest.raises(KeyboardInterrupt):
-        with interruptible(lambda: order.append("cancelled")):
-            signal.raise_signal(signal.SIGINT)
-            order.append("went on")
+    order: list[str] = []
+    with (
+        pytest.raises(KeyboardInterrupt),
+        interruptible(lambda: order.append("cancelled")),
+    ):
+        signal.raise_signal(signal.SIGINT)
     assert order == ["cancelled"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

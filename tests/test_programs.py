@@ -225,14 +225,14 @@ async def test_the_condition_of_a_looped_step_is_a_function_of_responses(
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_condition_may_ask_a_person(asynchronous: bool) -> None:
-    """An interrupt in it pauses the run; the answer decides, and nothing is paid twice."""
+    """An interrupt in it pauses the run, and the answer decides."""
 
     def condition(_: Any) -> bool:
         return bool(interrupt("Is this enough?"))
 
-    client = models("a", "b")
+    client = models("a", "b", "c")
     graph = create_mixture(
-        [Propose(["a"]), Refine(["b"], unless=condition)],
+        [Propose(["a", "c"]), Refine(["b"], unless=condition)],
         client=client,
         checkpointer=InMemorySaver(),
     )
@@ -242,10 +242,10 @@ async def test_a_condition_may_ask_a_person(asynchronous: bool) -> None:
         else:
             state = await asyncio.to_thread(graph.invoke, given, CONFIG)
         if isinstance(given, Command):
-            assert state["messages"][-1].text == "a answers"
+            assert len(state["mixture"]["responses"]) == 2
         else:
             assert state["__interrupt__"][0].value == "Is this enough?"
-    assert asked(client) == {"a": 1, "b": 0}
+    assert asked(client) == {"a": 1, "b": 0, "c": 1}
 
 
 def test_a_list_inside_a_pipeline_stands_for_its_steps() -> None:
