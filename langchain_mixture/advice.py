@@ -264,6 +264,9 @@ def without_tools(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
         >>> talk = [HumanMessage("Why?"), AIMessage("So."), HumanMessage("And?")]
         >>> [message.text for message in without_tools(talk)]
         ['Why?', 'So.', 'And?']
+        >>> talk[1:2] = [AIMessage("Let me see."), AIMessage("So.")]
+        >>> without_tools(talk)[1].text.split()
+        ['Let', 'me', 'see.', 'So.']
     """
     shown: list[BaseMessage] = []
     for message in messages[: turn_of(messages)]:

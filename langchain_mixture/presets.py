@@ -462,4 +462,4 @@ def _waves(
         found.append(Propose(wave, temp=temp, max_tokens=max_tokens, **later))
         if not left:
             return found
-    raise AssertionError  # the sizes never end
+    raise AssertionError  # pragma: no cover  # the sizes never end

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import importlib
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from langgraph.pregel.remote import RemoteGraph
 
 from langchain_mixture import (
     Aggregate,
+    ChatMixture,
     InvalidMixtureError,
     Propose,
     Rank,
@@ -33,7 +35,7 @@ from langchain_mixture import (
     self_moa,
 )
 from langchain_mixture import threads as between
-from tests.models import Scripted, ask, models
+from tests.models import Scripted, add, ask, models
 from tests.openai_stub import serve
 
 SECRET: Any = "sk-secret-secret-secret"
@@ -354,6 +356,36 @@ def test_a_model_chosen_at_run_time_is_an_agent() -> None:
         assert stub.requests[0]["temperature"] == 0.5
 
 
+class Tooled(Scripted):
+    """A scripted model that takes tools."""
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self.bind(tools=tools, **kwargs)
+
+
+def test_tools_reach_the_model_that_the_config_chooses() -> None:
+    """A model with alternatives stays one when tools are bound to it."""
+    first, second = Tooled(model="first"), Tooled(model="second")
+    agent: Any = first.configurable_alternatives(
+        ConfigurableField(id="which"), default_key="first", second=second
+    )
+    model = ChatMixture([Propose([agent])]).bind_tools([add])
+    assert model.invoke("Why?").text == "first answers"
+    config: Any = {"configurable": {"which": "second"}}
+    assert model.invoke("Why?", config).text == "second answers"
+    assert [each.arguments[0]["tools"] for each in (first, second)] == [[add]] * 2
+
+
+def test_without_langchain_the_middleware_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its import fails at once, with the command."""
+    monkeypatch.delitem(sys.modules, "langchain_mixture.middleware", raising=False)
+    monkeypatch.setitem(sys.modules, "langchain.agents.middleware", None)
+    with pytest.raises(ImportError, match=r"langchain-mixture\[langchain\]"):
+        importlib.import_module("langchain_mixture.middleware")
+
+
 def test_without_langchain_a_name_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -375,6 +407,7 @@ def _failing(name: str) -> Any:
         ("gpt-4o", "client is 'gpt-4o'; allowed"),
         (RunnableLambda(echo), "client is a RunnableLambda; allowed"),
         (lambda: None, "client is a function with the parameters none; allowed"),
+        ({}.__getitem__, "allowed: a chat model, a mapping"),  # Python knows no names
         (lambda a, b: None, "client is a function with the parameters a, b; allowed"),
         (lambda model, messages: None, "with the parameters messages, model; allowed"),
         ({"a": Scripted(model="a")}, "1_propose: no model is named 'gpt'; the client"),

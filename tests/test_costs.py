@@ -32,7 +32,6 @@ from langchain_mixture import (
     Rank,
     Refine,
     Response,
-    Step,
     StepFailedError,
     Synthesize,
     cost,
@@ -726,6 +725,17 @@ def test_the_dearest_model_behind_an_agent_is_reckoned_with() -> None:
     assert cheap.asked == []
 
 
+def test_a_chain_has_a_price_under_its_own_name() -> None:
+    """What it asks inside is not known before it has asked."""
+    chain = (Scripted(model="a") | RunnableLambda(str)).with_config(run_name="chain")
+    with pytest.raises(InvalidMixtureError, match="there is no price for 'chain'"):
+        create_mixture([Propose([chain])], prices={"b": CENT["a"]}, max_cost=1.0)
+    graph = create_mixture(
+        [Propose([chain])], prices={"chain": CENT["a"]}, max_cost=1.0
+    )
+    assert graph.invoke(ask())["mixture"]["status"] == "complete"
+
+
 @pytest.mark.parametrize("max_cost", [0, -1, "1"])
 def test_a_limit_that_is_no_amount_is_refused(max_cost: Any) -> None:
     """The error says what is allowed."""
@@ -820,8 +830,8 @@ def test_an_estimate_takes_whatever_a_chat_model_takes(question: Any) -> None:
     assert found == estimate(steps, "Why?", PRICES, client=models("a"))
 
 
-class Later(Step):
-    """Keeps its input, after a call of its own that an estimate must not make."""
+class Later(Propose):
+    """Keeps answers, after a call of its own that an estimate must not make."""
 
     called = False
 
@@ -831,8 +841,8 @@ class Later(Step):
 
 
 def test_an_estimate_does_not_run_what_a_step_awaits() -> None:
-    """It takes it that all responses go on."""
-    steps = [Propose(["a", "b"]), Later(), Aggregate("a")]
+    """Its calls are counted all the same."""
+    steps = [Later(["a", "b"]), Aggregate("a")]
     found = estimate(steps, "Why?", PRICES, client=models("a", "b"))
     assert found.calls == 3
     assert not Later.called

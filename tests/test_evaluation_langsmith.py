@@ -32,7 +32,10 @@ class _Handler(BaseHTTPRequestHandler):
                 "id": f"22222222-2222-4222-8222-22222222222{number}",
                 "dataset_id": DATASET,
                 "inputs": {"question": f"Question {number}?"},
-                "outputs": {"answer": "A"},
+                # Several outputs are told apart by their names.
+                "outputs": [{"answer": "A"}, {"why": "It is.", "gold": "A"}][
+                    number - 1
+                ],
                 "created_at": SINCE,
             }
             for number in (1, 2)

@@ -1101,6 +1101,15 @@ def test_presets_are_the_papers_pipelines_as_plain_lists() -> None:
     ]
 
 
+@pytest.mark.parametrize("query", [7, None, [("user", "Why?")]])
+async def test_run_takes_a_question_as_text(query: Any) -> None:
+    """What is none is refused before any call."""
+    client = models("a")
+    with pytest.raises(InvalidMixtureError, match=r"query is .*; allowed: a string"):
+        await run([Propose(["a"])], query, client)
+    assert client["a"].asked == []
+
+
 async def test_run_gives_text_and_history() -> None:
     """Three lines, without knowing LangChain."""
 

@@ -338,6 +338,23 @@ def test_points_and_who_was_shown_what_stand_in_the_history() -> None:
 _JSON = '{"reasons": "1 is worse than 2.", "ranking": [2, 1]}'
 
 
+class Unable(Scripted):
+    """Its profile promises structured output; its package has none."""
+
+    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_a_profile_that_promises_too_much_costs_nothing() -> None:
+    """The judge is asked for the marked line, as without a profile."""
+    profile: Any = {"structured_output": True}
+    judge = Unable(model="judge", script="Ranking: 2, 1", profile=profile)
+    steps = [Propose(["a", "b"]), Rank(judge, 1)]
+    state = create_mixture(steps, client=models("a", "b")).invoke(ask())
+    assert state["messages"][-1].text == "b answers"
+    assert state["mixture"]["status"] == "complete"
+
+
 def chat_openai(stub: Stub, model: str) -> ChatOpenAI:
     """A model of OpenAI's package whose profile is that of its name."""
     return ChatOpenAI(model=model, base_url=stub.url, api_key=SecretStr("key"))

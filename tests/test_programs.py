@@ -248,6 +248,33 @@ async def test_a_condition_may_ask_a_person(asynchronous: bool) -> None:
     assert asked(client) == {"a": 1, "b": 0, "c": 1}
 
 
+class Asks(Step):
+    """Asks a person which responses go on."""
+
+    def keep(self, responses: Any, replies: Any) -> list[Response]:
+        chosen = interrupt([response["text"] for response in responses])
+        return [responses[number] for number in chosen]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_step_of_ones_own_may_ask_a_person(asynchronous: bool) -> None:
+    """The run pauses with its question, and goes on with the answer."""
+    client = models("a", "b", "c")
+    graph = create_mixture(
+        [Propose(["a", "b"]), Asks(), Aggregate("c")],
+        client=client,
+        checkpointer=InMemorySaver(),
+    )
+    way = "ainvoke" if asynchronous else "invoke"
+    state = await called(graph, way, ask(), CONFIG)
+    assert state["__interrupt__"][0].value == ["a answers", "b answers"]
+    state = await called(graph, way, Command(resume=[1]), CONFIG)
+    assert [r["text"] for r in state["mixture"]["responses"]] == ["c answers"]
+    assert "b answers" in client["c"].asked[0][-1].text
+    assert "a answers" not in client["c"].asked[0][-1].text
+    assert asked(client) == {"a": 1, "b": 1, "c": 1}
+
+
 def test_a_list_inside_a_pipeline_stands_for_its_steps() -> None:
     """In all faces, however deep."""
     client = models("a", "b")

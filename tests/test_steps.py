@@ -358,6 +358,22 @@ def test_a_prompt_on_propose_is_a_persona() -> None:
     assert call["messages"][0].text == "Be kind.\n\nYou are a {poet}."
 
 
+def test_a_template_on_propose_is_all_that_the_model_is_asked() -> None:
+    """It may hold the conversation, or the last question alone."""
+    template = ChatPromptTemplate([("system", "Briefly."), ("user", "Tell: {query}")])
+    (call,) = Propose(["a"], prompt=template).calls(CONVERSATION, [])
+    question = CONVERSATION[-1].text
+    texts = [message.text for message in call["messages"]]
+    assert texts == ["Briefly.", f"Tell: {question}"]
+
+
+@pytest.mark.parametrize("shown", [[], None, "Why?"])
+def test_a_view_must_show_messages(shown: Any) -> None:
+    """The error has what the function returned."""
+    with pytest.raises(TypeError, match=r"view returned .*; allowed: a list"):
+        Propose(["a"], view=lambda _: shown).calls(CONVERSATION, [])
+
+
 @pytest.mark.parametrize("step", [Synthesize(["a"]), Aggregate("a"), Vote("a")])
 def test_fusing_steps_join_the_numbered_responses_to_the_users_message(
     step: Step,

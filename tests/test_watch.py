@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.callbacks import dispatch_custom_event
 from langchain_core.runnables import RunnableLambda
 from rich.console import Console
 
@@ -75,6 +76,19 @@ def test_behind_the_block_nothing_is_shown() -> None:
         pass
     mixture().invoke("Why?")
     assert text_of(console) == ""
+
+
+def test_an_agents_own_events_are_not_shown() -> None:
+    """They may have any form."""
+
+    def tells(messages: Any) -> str:
+        dispatch_custom_event("another", "of another form")
+        return "So."
+
+    console = plain()
+    with watch(console):
+        create_mixture([Propose([RunnableLambda(tells)])]).invoke(ask())
+    assert "complete" in text_of(console)
 
 
 def test_a_failed_call_says_why_and_a_failed_run_too() -> None:

@@ -86,6 +86,8 @@ def fill(prompt: str, values: Mapping[str, str]) -> str:
     Example:
         >>> fill("{text} and {json}", {"text": "a {query}"})
         'a {query} and {json}'
+        >>> fill("{} and {json}", {})
+        '{} and {json}'
     """
     if not values:
         return prompt
