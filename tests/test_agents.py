@@ -63,6 +63,11 @@ def words(_: Iterator[Any]) -> Iterator[str]:
     yield from ("a", "b")
 
 
+def in_a_chunk(_: Any) -> AIMessageChunk:
+    """Answer with a chunk, as a stream that was added up is one."""
+    return AIMessageChunk(content="a chunk")
+
+
 def graph_agent() -> Any:
     """Make a graph that answers with its last message."""
     builder = StateGraph(MessagesState)
@@ -86,12 +91,7 @@ def graph_agent_that_fails() -> Any:
 
 def graph_without_messages() -> Any:
     """Make a graph that leaves no message in its state."""
-    builder = StateGraph(dict)
-    builder.add_node("n", lambda state: {"other": "state"})
-    builder.add_edge(START, "n")
-    builder.add_edge("n", END)
-    graph: Any = builder.compile()
-    return graph | RunnableLambda(lambda _: {"messages": []})
+    return graph_agent() | RunnableLambda(lambda _: {"messages": []})
 
 
 # -- Agents --------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def graph_without_messages() -> Any:
         (lambda: Scripted(model="m") | StrOutputParser(), "m answers"),
         (lambda: RunnableLambda(echo), "echo What is an ion?"),
         (lambda: RunnableGenerator(words), "ab"),
-        (lambda: RunnableLambda(lambda _: AIMessageChunk("a chunk")), "a chunk"),
+        (lambda: RunnableLambda(in_a_chunk), "a chunk"),
         (lambda: RunnableLambda(lambda _: HumanMessage("a person")), "a person"),
         (graph_agent, "from a graph"),
         (lambda: graph_agent().with_retry(), "from a graph"),

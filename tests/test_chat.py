@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import (
+    UsageMetadataCallbackHandler,
     get_usage_metadata_callback,
 )
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -14,6 +16,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 
@@ -174,6 +177,45 @@ def test_wrappers_and_nesting_work_as_for_any_model() -> None:
     usage = message.response_metadata["mixture"]["usage"]
     assert usage["total_tokens"] == 9 * 15
     assert "".join(c.text for c in outer.stream("Why?")) == "c answers"
+
+
+class Wrapper(BaseChatModel):
+    """A user's own model around another; it hands on the run that core gave it."""
+
+    inner: BaseChatModel
+    tells: bool
+
+    @property
+    def _llm_type(self) -> str:
+        return "wrapper"
+
+    def _generate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        return self.inner._generate(
+            messages, stop, run_manager if self.tells else None, **kwargs
+        )
+
+    async def _agenerate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        return await self.inner._agenerate(
+            messages, stop, run_manager if self.tells else None, **kwargs
+        )
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("tells", [True, False])
+async def test_a_users_wrapper_may_call_the_model_beneath_its_run(
+    tells: bool, how: str
+) -> None:
+    """Handlers of the run are told of every call, where the wrapper hands it on."""
+    counter = UsageMetadataCallbackHandler()
+    model = Wrapper(inner=mixture(), tells=tells)
+    answer = await called(model, how, "Why?", {"callbacks": [counter]})
+    assert answer.text == "c answers"
+    read = sum(usage["input_tokens"] for usage in counter.usage_metadata.values())
+    assert read == (30 if tells else 0)
 
 
 def test_more_than_twelve_layers_run_in_a_chain_and_in_a_batch() -> None:

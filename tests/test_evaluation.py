@@ -445,7 +445,7 @@ def test_replayed_answers_keep_their_message(tmp_path: Path) -> None:
     [
         ("A", None),
         (AIMessage("A"), None),
-        (AIMessageChunk("A"), None),
+        (AIMessageChunk(content="A"), None),
         (
             AIMessage(
                 "A",
@@ -462,7 +462,7 @@ def test_an_agent_may_return_text_or_a_message(
     output: Any, tokens: int | None, tmp_path: Path
 ) -> None:
     """Its tokens are those that it tells, or estimated; a second run reads it back."""
-    agent = RunnableLambda(lambda _: output, name="agent")
+    agent: Any = RunnableLambda(lambda _: output, name="agent")
     for calls in (1, 0):
         found = found_by(
             {"mix": [Propose([agent])]}, 1, save=tmp_path / "answers.jsonl"
@@ -474,7 +474,7 @@ def test_an_agent_may_return_text_or_a_message(
 
 def test_an_agent_that_returns_neither_has_failed() -> None:
     """The table says what it must return."""
-    agent = RunnableLambda(lambda _: 7, name="agent")
+    agent: Any = RunnableLambda(lambda _: 7, name="agent")
     found = found_by({"mix": [Propose([agent])]}, 1)
     assert "it must return a message or text" in found.failed["mix"]["1"]
 

@@ -40,7 +40,8 @@ def typed(body: str) -> Callable[[Any], Any]:
     """A function that was typed at a prompt: nothing can read its source."""
     names: dict[str, Any] = {}
     exec(f"def {body}(text): return text", names)
-    return names[body]
+    function: Callable[[Any], Any] = names[body]
+    return function
 
 
 class Silent(FakeListChatModel):

@@ -218,8 +218,8 @@ async def test_the_condition_of_a_looped_step_is_a_function_of_responses(
     async def later(_: Any) -> bool:
         return loop
 
-    (step,) = until(later, [Take(2, unless=lambda _: own)], most=1)
-    condition: Any = replace(step, n=1).unless  # type: ignore[call-arg]  # of Take
+    step: Any = until(later, [Take(2, unless=lambda _: own)], most=1)[0]
+    condition = replace(step, n=1).unless
     assert await condition([]) is skips
 
 
@@ -236,15 +236,11 @@ async def test_a_condition_may_ask_a_person(asynchronous: bool) -> None:
         client=client,
         checkpointer=InMemorySaver(),
     )
-    for given in (ask(), Command(resume=True)):
-        if asynchronous:
-            state = await graph.ainvoke(given, CONFIG)
-        else:
-            state = await asyncio.to_thread(graph.invoke, given, CONFIG)
-        if isinstance(given, Command):
-            assert len(state["mixture"]["responses"]) == 2
-        else:
-            assert state["__interrupt__"][0].value == "Is this enough?"
+    way = "ainvoke" if asynchronous else "invoke"
+    state = await called(graph, way, ask(), CONFIG)
+    assert state["__interrupt__"][0].value == "Is this enough?"
+    state = await called(graph, way, Command(resume=True), CONFIG)
+    assert len(state["mixture"]["responses"]) == 2
     assert asked(client) == {"a": 1, "b": 0, "c": 1}
 
 

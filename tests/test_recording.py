@@ -16,6 +16,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
+from pydantic import BaseModel
 
 from langchain_mixture import (
     Aggregate,
@@ -86,6 +87,22 @@ def test_a_recording_that_is_cleared_has_only_what_comes_after() -> None:
     recording.clear()
     model.invoke("Second?", {"callbacks": [recording]})
     assert [run["messages"][0]["content"] for run in recording.runs] == ["Second?"]
+
+
+def test_a_recording_that_is_cleared_meanwhile_leaves_that_run_out() -> None:
+    """What is heard of it later has no beginning; the next run is whole."""
+    recording = Recording()
+
+    def clears(_: Any) -> str:
+        recording.clear()
+        return "So."
+
+    client = models("b", a=clears)
+    steps = [Propose(["a"]), Aggregate("b")]
+    create_mixture(steps, client=client).invoke(ask(), {"callbacks": [recording]})
+    assert recording.runs == []
+    mixture().invoke("Why?", {"callbacks": [recording]})
+    assert [run["status"] for run in recording.runs] == ["complete"]
 
 
 async def test_runs_at_once_are_told_apart() -> None:
@@ -313,17 +330,29 @@ def test_keys_are_taken_out(tmp_path: Path) -> None:
         assert "[redacted]" in text
 
 
+class Ion(BaseModel):
+    """An ion."""
+
+    charge: int
+
+
 def test_what_is_no_json_is_written_as_text(tmp_path: Path) -> None:
     """A file's bytes, an object in a message, half a character."""
     odd = AIMessage(
         [{"type": "text", "text": "half \ud800"}],
-        additional_kwargs={"bytes": b"abc", "set": {1}, "object": object},
+        additional_kwargs={
+            "bytes": b"abc",
+            "set": {1},
+            "object": object,
+            "model": Ion(charge=1),
+        },
     )
     recorded([Propose(["a"])], models(a=odd)).json(tmp_path / "run.json")
     saved = Recording.load(tmp_path / "run.json").runs[0]["calls"][0]["message"]
     assert saved is not None
     assert saved["content"][0]["text"] == "half ?"
     assert saved["additional_kwargs"]["bytes"] == "3 bytes"
+    assert saved["additional_kwargs"]["model"] == {"charge": 1}
     assert json.loads((tmp_path / "run.json").read_text())
 
 

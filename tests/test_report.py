@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
@@ -274,10 +275,43 @@ def test_blocks_tool_calls_notes_and_endings_are_shown(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Noted(Step):
-    """Keeps all, and says so."""
+    """Keeps all, with a note."""
+
+    said: Any = "as it came"
 
     def keep(self, responses: Any, replies: Any) -> Any:
-        return Kept(responses, note="as it came")
+        return Kept(responses, note=self.said)
+
+
+def test_agents_of_one_name_are_numbered(tmp_path: Path) -> None:
+    """So that several samples of one model can be told apart."""
+    text = shown(page_of(recorded([Propose(["a", "a"])], models("a")), tmp_path))
+    assert "a #1" in text
+    assert "a #2" in text
+
+
+def test_a_step_that_was_not_asked_says_why(tmp_path: Path) -> None:
+    """A limit that was reached is the reason, and there is no time of its own."""
+    steps = [Propose(["a", "b"]), Aggregate("c")]
+    text = shown(page_of(recorded(steps, models("a", "b", "c"), max_calls=2), tmp_path))
+    assert ">not asked</span>" in text
+    assert "max_calls" in text
+
+
+def test_an_answer_from_a_cache_is_said_to_be_one(tmp_path: Path) -> None:
+    """It cost nothing in this run."""
+    client = {"a": Scripted(model="a", cache=InMemoryCache())}
+    texts = [
+        shown(page_of(recorded([Propose(["a"])], client), tmp_path)) for _ in range(2)
+    ]
+    assert ["cached" in text for text in texts] == [False, True]
+
+
+def test_a_note_that_is_no_text_is_shown_as_it_is(tmp_path: Path) -> None:
+    """As JSON; votes and points are drawn instead."""
+    steps = [Propose(["a"]), Noted({"kept": ["all", 1]})]
+    text = shown(page_of(recorded(steps, models("a")), tmp_path))
+    assert re.search(r"kept&#34;: \[\s*&#34;all&#34;", text)
 
 
 def test_a_run_that_was_left_shows_what_had_not_ended(tmp_path: Path) -> None:
@@ -286,6 +320,7 @@ def test_a_run_that_was_left_shows_what_had_not_ended(tmp_path: Path) -> None:
     recording.json(tmp_path / "run.json")
     data = json.loads((tmp_path / "run.json").read_text())
     [run] = data["runs"]
+    kept = run["kept"]
     run.update(status="running", ended=None, answer=None, result=None, kept=[])
     run["calls"][-1].update(reply=None, replied=None, message=None)
     (tmp_path / "run.json").write_text(json.dumps(data))
@@ -293,6 +328,10 @@ def test_a_run_that_was_left_shows_what_had_not_ended(tmp_path: Path) -> None:
     assert ">running</span>" in text
     assert "not finished" in text
     assert ">answered</span>" in text
+    run["kept"] = kept[:1]
+    (tmp_path / "run.json").write_text(json.dumps(data))
+    text = shown(page_of(Recording.load(tmp_path / "run.json"), tmp_path))
+    assert ">kept</span>" in text
 
 
 def test_a_long_answer_is_folded(tmp_path: Path) -> None:

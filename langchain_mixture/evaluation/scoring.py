@@ -36,17 +36,14 @@ class Scoring:
         self.judge: Single | None = None
         if isinstance(score, Judged):
             own = score.client or client
-            self.judge = plan.alone("the judge", score.model, own).single
-            self._warn_of_members(plan)
-            self._score = replace(score, ask=partial(self._ask, self.judge), agreed=[])
+            (slot,) = plan.alone("the judge", score.model, own).slots
+            judge = self.judge = slot.single
+            self._warn_of_members(plan, judge)
+            self._score = replace(score, ask=partial(self._ask, judge), agreed=[])
 
-    def _warn_of_members(self, plan: Plan) -> None:
+    def _warn_of_members(self, plan: Plan, judge: Single) -> None:
         for each in plan.singles:
-            if (
-                self.judge
-                and each.single
-                and each.single.identity == self.judge.identity
-            ):
+            if each.single and each.single.identity == judge.identity:
                 warnings.warn(
                     f"the judge is {each.name!r}, which is compared: judges prefer "
                     "their own answers",
