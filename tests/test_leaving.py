@@ -63,7 +63,7 @@ class Endless(Waiting):
                 while True:
                     yield ChatGenerationChunk(message=AIMessageChunk(content="x "))
                     await asyncio.sleep(0.001)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # at its sleep, or its yield
             self.cancelled += 1
             raise
 
