@@ -515,8 +515,12 @@ def test_the_keyboard_reaches_every_text(
         reached.append(at)
     assert [card for card in cards if card not in reached] == []
     assert chromium.value("document.querySelectorAll('.card:not([open])').length") == 0
-    sent = chromium.value("[...document.querySelectorAll('.message')].length")
-    assert sent == 2 + 2 + 2 + 3  # what each call was sent, and its reply
+    most = 2 + 2 + 2 + 3  # what each call was sent, and its reply
+    for _ in range(200):  # a browser tells a card that it was opened a little later
+        sent = chromium.value("[...document.querySelectorAll('.message')].length")
+        if sent == most:
+            break
+    assert sent == most
     assert "BUTTON" in reached
 
 
