@@ -200,7 +200,9 @@ def test_the_demo_compares_samples_of_a_real_model_without_a_key(
 
 
 def test_the_demo_compares_a_count_of_nine_with_one_sample(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     """It samples, bound to the labels by a schema; it fits a terminal of 80 columns."""
     reviews = (EXAMPLES / "reviews.tsv").read_text().splitlines()
@@ -222,8 +224,8 @@ def test_the_demo_compares_a_count_of_nine_with_one_sample(
     with serve(answer) as stub:
         fake = SimpleNamespace(local_model=lambda: nullcontext(stub.url))
         monkeypatch.setitem(sys.modules, "local_model", fake)
-        runpy.run_path(str(EXAMPLES / "demo.py"), run_name="__main__")
-    assert Counter(asked.values()) == {9: 59, 18: 1}  # one was asked in view before
+        runpy.run_path(str(with_ten_reviews(tmp_path)), run_name="__main__")
+    assert Counter(asked.values()) == {9: 9, 18: 1}  # one was asked in view before
     for request in stub.requests:
         schema = request["response_format"]["json_schema"]["schema"]
         assert schema["enum"] == ["positive", "negative"]
@@ -236,8 +238,8 @@ def test_the_demo_compares_a_count_of_nine_with_one_sample(
         assert "<html" in Path(page).read_text()
         pages.append(Path(page).name)
     assert pages == ["run.html", "comparison.html"]
-    assert re.search(rf"one sample +{(360 - 2 * hard) / 540:.1%} ", printed)
-    assert re.search(rf"nine, counted +{(60 - hard) / 60:.1%} ", printed)
+    assert re.search(rf"one sample +{(60 - 2 * hard) / 90:.1%} ", printed)
+    assert re.search(rf"nine, counted +{(10 - hard) / 10:.1%} ", printed)
     assert max(map(len, printed.splitlines())) <= 80, printed
 
 
