@@ -14,7 +14,7 @@ from langchain_core.prompt_values import PromptValue
 from langchain_mixture.agents.resolve import Client, ResolvedAgent
 from langchain_mixture.options import Options
 from langchain_mixture.prices import LISTED, Prices, check_prices, in_dollars
-from langchain_mixture.records import Call, Reply, Response, estimated
+from langchain_mixture.records import Call, Reply, Response, answered, estimated
 from langchain_mixture.runnables import limit_of
 from langchain_mixture.running.layer import Layer, layers_of
 from langchain_mixture.running.limits import prices_of
@@ -121,8 +121,9 @@ def _kept(
 ) -> list[Response]:
     # A transform is not run: its function may be slow, or ask a model.
     kept = layer.step.keep(responses, replies) if replies else responses
-    if inspect.iscoroutine(kept):
+    if inspect.iscoroutine(kept):  # a user's, which is not run, either
         kept.close()
+        kept = answered(replies)
     return list(kept if isinstance(kept, list) else responses)[: layer.most]
 
 

@@ -841,11 +841,13 @@ class Later(Propose):
 
 
 def test_an_estimate_does_not_run_what_a_step_awaits() -> None:
-    """Its calls are counted all the same."""
-    steps = [Later(["a", "b"]), Aggregate("a")]
-    found = estimate(steps, "Why?", PRICES, client=models("a", "b"))
+    """Its calls are counted all the same, and its answers are read by the next step."""
+    client = models("a", "b")
+    found = estimate([Later(["a", "b"]), Aggregate("a")], "Why?", PRICES, client=client)
     assert found.calls == 3
     assert not Later.called
+    plain = [Propose(["a", "b"]), Aggregate("a")]
+    assert found == estimate(plain, "Why?", PRICES, client=client)
 
 
 def test_a_models_own_limit_counts_and_what_it_can_write_does_not() -> None:
