@@ -6,8 +6,7 @@ has changed; seen in langchain-core 1.8.3 and langgraph 1.2.24.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -58,31 +57,29 @@ def provider_of(model: object) -> str | None:
     return provider if isinstance(provider, str) else None
 
 
-class detached:  # noqa: N801  # as contextlib's own
-    """Hide the run that one is in from wrappers and graphs, for a block.
+class attached:  # noqa: N801  # as contextlib's own
+    """Put a block into the run that a config is of, as LangGraph does with its nodes.
 
-    They would add its callbacks to those they are given: a run would stand in a trace
-    beside the one that it belongs under, and tokens would be heard twice.
+    A writer of a custom stream reads there which graph writes.
     """
 
+    def __init__(self, config: RunnableConfig | None) -> None:
+        self._config = config
+
     def __enter__(self) -> None:
-        self._token = var_child_runnable_config.set(None)
+        self._token = var_child_runnable_config.set(self._config)
 
     def __exit__(self, *_: object) -> None:
         var_child_runnable_config.reset(self._token)
 
 
-@contextmanager
-def attached(config: RunnableConfig) -> Iterator[None]:
-    """Put a block into the run that a config is of, as LangGraph does with its nodes.
+def detached() -> attached:
+    """Hide the run that one is in from wrappers and graphs, for a block.
 
-    A writer of a custom stream reads there which graph writes.
+    They would add its callbacks to those they are given: a run would stand in a trace
+    beside the one that it belongs under, and tokens would be heard twice.
     """
-    token = var_child_runnable_config.set(config)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
+    return attached(None)
 
 
 def detach(context: Context) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ class Attempt:
     """The position of the call in its step, from 0."""
     attempt: int
     """0 for the step's agent, 1 and up for its fallbacks."""
+    arguments: Mapping[str, Any]
+    """The keyword arguments; the caller's override the step's."""
     timeout: float | None
     """Seconds; None = no limit."""
     ends: float | None
@@ -103,11 +105,6 @@ class Attempt:
             if self.may_answer:
                 raise
             return None
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments; the caller's override the step's."""
-        own = dict(self.agent.arguments)
-        return {**own, **self.run.request.arguments} if self.may_answer else own
 
     def is_unheard(self, config: RunnableConfig) -> bool:
         """Whether it makes one request, which nobody but this package hears of.

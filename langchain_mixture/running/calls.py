@@ -130,7 +130,7 @@ def _ask(attempt: Attempt, config: RunnableConfig, quorum: Quorum) -> Recorder:
         agent_config = attempt.config(config, handlers)
         tell_asked(attempt, messages, config)
         with detached():
-            return runnable.invoke(messages, agent_config, **attempt.arguments())
+            return runnable.invoke(messages, agent_config, **attempt.arguments)
 
     # Unlike an event it can be told from a signal handler, whatever it interrupts.
     changed: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -182,7 +182,7 @@ async def _output(
 ) -> object:
     runnable, messages = attempt.prepared(config)
     agent_config = attempt.config(config, recorder.handlers)
-    arguments = attempt.arguments()
+    arguments = attempt.arguments
     await atell_asked(attempt, messages, config)
     with detached(), during(WAIT, recorder.wait):
         return await runnable.ainvoke(messages, agent_config, **arguments)

@@ -137,8 +137,7 @@ def _goes_on(
     new = result["history"][len(before["history"]) :]
     thin = thinned({**result, "history": new})["history"]
     told: dict[str, Any] = {**result}
-    if before["history"]:
-        del told["history"]
+    del told["history"]
     told["rows" if before["history"] else "history"] = thin
     return {"mixture": told, "answers": messages}
 

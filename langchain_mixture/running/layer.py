@@ -228,6 +228,7 @@ class Layer:
                 step=self.name,
                 index=index,
                 attempt=len(attempts[index]),
+                arguments=arguments,
                 timeout=self._timeout(agent),
                 ends=ends,
                 refused=budget.spend(calls[index], agent, arguments),

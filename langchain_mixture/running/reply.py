@@ -218,7 +218,7 @@ def _add_model(reply: Reply, message: AIMessage) -> None:
 
 def _hint(error: str, attempt: Attempt) -> str:
     """Return a hint for an error about a setting that comes from the step."""
-    arguments = attempt.arguments()
+    arguments = attempt.arguments
     for name, field in (("temperature", "temp"), ("max_tokens", "max_tokens")):
         value = attempt.agent.arguments.get(name)
         if value is not None and value == arguments[name] and name in error:
