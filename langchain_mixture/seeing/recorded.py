@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from langchain_mixture.prices import Prices, cost_of
 from langchain_mixture.records import Reply, calls_of
-from langchain_mixture.running.events import MixtureEvent
+from langchain_mixture.running.events import Asked, MixtureEvent, Replied
 from langchain_mixture.secrets import describe, redact
 
 Status: TypeAlias = Literal[
@@ -156,24 +156,12 @@ def _add(
     run: RecordedRun, event: MixtureEvent, plain: "_Plain", prices: Prices | None
 ) -> None:
     if event["event"] == "asked":
-        run["calls"].append(
-            {
-                "step": event["step"],
-                "call": event["call"],
-                "attempt": event["attempt"],
-                "agent": event["agent"],
-                "asked": event["time"],
-                "replied": None,
-                "messages": plain(event["messages"]),
-                "parents": event["parents"],
-                "reply": None,
-                "message": None,
-                "cost": None,
-            }
-        )
+        asked = _new_call(event, event["agent"], event["parents"])
+        asked["asked"], asked["messages"] = event["time"], plain(event["messages"])
+        run["calls"].append(asked)
     elif event["event"] == "replied":
         reply = event["reply"]
-        call = _call_of(run, event["call"], event["attempt"], reply)
+        call = _call_of(run, event)
         call["replied"] = event["time"]
         call["reply"] = plain({k: v for k, v in reply.items() if k != "message"})
         call["message"] = plain(event["message"])
@@ -198,27 +186,32 @@ def _add(
             run["result"] = plain(event["result"])
 
 
-def _call_of(run: RecordedRun, call: str, attempt: int, reply: Reply) -> RecordedCall:
+def _call_of(run: RecordedRun, event: Replied) -> RecordedCall:
+    """Return the call that has ended; one that was not asked is new."""
     calls = run["calls"]
     known: RecordedCall
     for known in reversed(calls):
-        if (known["call"], known["attempt"]) == (call, attempt):
+        if (known["call"], known["attempt"]) == (event["call"], event["attempt"]):
             return known
-    new: RecordedCall = {
-        "step": reply["step"],
-        "call": call,
-        "attempt": attempt,
-        "agent": reply["agent"],
+    new = _new_call(event, event["reply"]["agent"], event["reply"]["parents"])
+    calls.append(new)
+    return new
+
+
+def _new_call(event: Asked | Replied, agent: str, parents: list[str]) -> RecordedCall:
+    return {
+        "step": event["step"],
+        "call": event["call"],
+        "attempt": event["attempt"],
+        "agent": agent,
         "asked": None,
         "replied": None,
         "messages": [],
-        "parents": reply["parents"],
+        "parents": parents,
         "reply": None,
         "message": None,
         "cost": None,
     }
-    calls.append(new)
-    return new
 
 
 def _dollars(reply: Reply, prices: Prices | None) -> float | None:

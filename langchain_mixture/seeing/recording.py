@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -135,13 +136,7 @@ class Recording(BaseCallbackHandler):
 
     def json(self, path: str | PathLike[str]) -> None:
         """Write the runs to a file, each text once; `load` reads it."""
-        Path(path).write_text(self._written(), encoding="utf-8")
-
-    def _written(self) -> str:
-        stored: Stored = {}
-        runs = packed(self.runs, stored)
-        data = {"format": FORMAT, "once": list(stored), "runs": runs}
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        Path(path).write_text(_written(self.runs), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Recording:
@@ -179,7 +174,8 @@ class Recording(BaseCallbackHandler):
         # Here, as it would add a hundredth to the import of the package.
         from langchain_mixture.seeing.report import report
 
-        return report(self.runs, self._written())
+        runs = self.runs
+        return report(runs, _written(runs))
 
     def _repr_html_(self) -> str | None:
         """Return the page for a notebook, in a frame of its own."""
@@ -193,3 +189,11 @@ class Recording(BaseCallbackHandler):
         runs = self.runs
         calls = sum(len(run["calls"]) for run in runs)
         return f"Recording({counted(len(runs), 'run')}, {counted(calls, 'call')})"
+
+
+def _written(runs: Sequence[RecordedRun]) -> str:
+    """Return runs as JSON, each text once."""
+    stored: Stored = {}
+    shown_once = packed(list(runs), stored)
+    data = {"format": FORMAT, "once": list(stored), "runs": shown_once}
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

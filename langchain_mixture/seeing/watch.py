@@ -22,6 +22,10 @@ _WATCHER: ContextVar[Any] = ContextVar("mixture_watch", default=None)
 register_configure_hook(_WATCHER, inheritable=True)
 
 
+def _rich(module: str) -> Any:
+    return needed(f"rich.{module}", "watch", "watch")
+
+
 @contextmanager
 def watch(console: Any = None) -> Iterator[None]:
     """Show the runs of mixtures inside a block while they go on.
@@ -46,7 +50,7 @@ def watch(console: Any = None) -> Iterator[None]:
         ```
     """
     if console is None:
-        console = needed("rich.console", "watch", "watch").Console(file=sys.stderr)
+        console = _rich("console").Console(file=sys.stderr)
     watcher = _Watcher(console)
     token = _WATCHER.set(watcher)
     try:
@@ -105,7 +109,7 @@ class _Watcher(BaseCallbackHandler):
         if not self._is_live:
             yield
             return
-        live = needed("rich.live", "watch", "watch").Live
+        live = _rich("live").Live
         with live(
             get_renderable=self._picture, console=self._console, refresh_per_second=8
         ):
@@ -174,7 +178,7 @@ class _Watcher(BaseCallbackHandler):
             self._console.print(f"{indent}{line}", markup=False, highlight=False)
 
     def _picture(self) -> Any:
-        group = needed("rich.console", "watch", "watch").Group
+        group = _rich("console").Group
         with self._lock:
             return group(*(self._of(run) for run in self._runs.values()))
 
@@ -187,7 +191,7 @@ class _Watcher(BaseCallbackHandler):
     def _of(self, run: _Run) -> Any:
         """Return the picture of one run: a column for each step, the answer below."""
         now = time.time()
-        table = needed("rich.table", "watch", "watch").Table(
+        table = _rich("table").Table(
             box=None, expand=True, pad_edge=False, title_justify="left"
         )
         cells = []
@@ -199,22 +203,22 @@ class _Watcher(BaseCallbackHandler):
             ended = outline["name"] in run.ended
             cells.append(_cell(outline, calls, ended, now, self._most_agents))
         table.add_row(*cells)
-        text = needed("rich.text", "watch", "watch").Text
+        text = _rich("text").Text
         parts = [table]
         if run.answer:
             parts.append(text(_tail(run.answer, self._console), overflow="fold"))
         if run.said:
             style = "green" if run.said == "complete" else "yellow"
             parts.append(text(run.said, style=style))
-        return needed("rich.panel", "watch", "watch").Panel(
-            needed("rich.console", "watch", "watch").Group(*parts),
+        return _rich("panel").Panel(
+            _rich("console").Group(*parts),
             title=text(run.began["name"]),
             title_align="left",
         )
 
 
 def _heading(outline: dict[str, Any], run: _Run) -> Any:
-    text = needed("rich.text", "watch", "watch").Text
+    text = _rich("text").Text
     calls = run.steps[outline["name"]]
     heading = text(outline["name"], style="bold")
     answered, _ = _counts(calls.values())
@@ -232,7 +236,7 @@ def _cell(
     most: int,
 ) -> Any:
     """Return a line for each agent of a step."""
-    cell = needed("rich.text", "watch", "watch").Text()
+    cell = _rich("text").Text()
     waiting = [
         {"agent": agent}
         for index, agent in enumerate(outline["agents"])
