@@ -11,17 +11,13 @@ import tempfile
 from pathlib import Path
 from shutil import which
 
-from langchain_openai import ChatOpenAI
-
 from langchain_mixture import ChatMixture, Majority, Propose, Recording
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
+from demo import ASKED, SCHEMA, local  # noqa: E402  # as below
 from local_model import local_model  # noqa: E402  # it stands in the folder above
 
-LABELS = {"type": "string", "enum": ["positive", "negative"]}
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "label", "schema": LABELS}}
-ASKED = "Is this review positive or negative? Answer with that one word.\n\n"
 REVIEW = "The taxi never came and we missed our flight."
 PICTURE = ROOT / "docs" / "images" / "report.png"
 
@@ -29,14 +25,8 @@ PICTURE = ROOT / "docs" / "images" / "report.png"
 def main() -> None:
     recording = Recording()
     with local_model() as url, tempfile.TemporaryDirectory() as folder:
-        model = ChatOpenAI(
-            base_url=url,
-            api_key="none",  # type: ignore[arg-type]  # a str will do
-            model="smollm2-135m",
-            temperature=1,
-            max_completion_tokens=16,
-            extra_body={"response_format": SCHEMA},
-        )
+        bound = {"response_format": SCHEMA}
+        model = local(url, temperature=1, max_tokens=16, extra_body=bound)
         mixture = ChatMixture([Propose([model] * 9), Majority()])
         mixture.invoke(ASKED + REVIEW, config={"callbacks": [recording]})
         page = Path(folder) / "run.html"

@@ -76,6 +76,19 @@ class Scripted(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
+class Tooled(Scripted):
+    """A scripted model that takes tools and calls one first."""
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self
+
+    def _message(self, messages: Any, kwargs: Any) -> AIMessage:
+        if messages[-1].type == "tool":
+            return AIMessage("Done.")
+        call: Any = {"name": "add", "args": {"a": 1, "b": 2}, "id": "1"}
+        return AIMessage("", tool_calls=[call])
+
+
 class Streaming(Scripted):
     """Writes its answer word by word."""
 

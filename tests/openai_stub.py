@@ -191,10 +191,17 @@ def serve(
     """Serve on a free loopback port while the context lasts."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.stub = Stub(f"http://127.0.0.1:{server.server_port}/v1", answer)
+    with running(server):
+        yield server.stub
+
+
+@contextmanager
+def running(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Run a server on a thread while the context lasts."""
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield server.stub
+        yield
     finally:
         server.shutdown()
         server.server_close()

@@ -28,7 +28,7 @@ from langchain_mixture import (
 )
 from langchain_mixture.middleware import MixtureMiddleware
 from langchain_mixture.running import events
-from tests.models import Scripted, Streaming, add, ask, called, mixture, models
+from tests.models import Scripted, Streaming, Tooled, add, ask, called, mixture, models
 
 WAYS = ["invoke", "ainvoke", "stream", "astream"]
 STEPS = [Propose(["a", "b"]), Aggregate("c")]
@@ -239,19 +239,6 @@ async def test_astream_events_has_them(face: Any, inputs: Any) -> None:
 
 
 # -- Agents, and mixtures in mixtures --------------------------------------------------
-
-
-class Tooled(Scripted):
-    """A scripted model that takes tools and calls one first."""
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self
-
-    def _message(self, messages: Any, kwargs: Any) -> AIMessage:
-        if messages[-1].type == "tool":
-            return AIMessage("Done.")
-        call: Any = {"name": "add", "args": {"a": 1, "b": 2}, "id": "1"}
-        return AIMessage("", tool_calls=[call])
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke"])

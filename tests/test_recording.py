@@ -30,7 +30,7 @@ from langchain_mixture import (
 )
 from langchain_mixture.middleware import MixtureMiddleware
 from langchain_mixture.seeing import Recording
-from tests.models import Scripted, add, ask, called, mixture, models
+from tests.models import Scripted, Tooled, add, ask, called, mixture, models
 
 WAYS = ["invoke", "ainvoke", "stream", "astream"]
 
@@ -126,19 +126,6 @@ def test_sync_runs_at_once_are_told_apart() -> None:
     mixture().batch(["1?", "2?", "3?"], {"callbacks": [recording]})
     assert sorted(len(run["calls"]) for run in recording.runs) == [3, 3, 3]
     assert {run["status"] for run in recording.runs} == {"complete"}
-
-
-class Tooled(Scripted):
-    """A scripted model that takes tools and calls one first."""
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self
-
-    def _message(self, messages: Any, kwargs: Any) -> AIMessage:
-        if messages[-1].type == "tool":
-            return AIMessage("Done.")
-        call: Any = {"name": "add", "args": {"a": 1, "b": 2}, "id": "1"}
-        return AIMessage("", tool_calls=[call])
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke"])

@@ -36,7 +36,7 @@ from langchain_mixture import (
 from langchain_mixture.evaluation import compare
 from langchain_mixture.seeing import Recording
 from tests.browser import PROGRAM, Browser, browser
-from tests.models import Scripted, add, ask, models
+from tests.models import Scripted, Tooled, add, ask, models
 
 EVIL = (
     "<script>alert(1)</script><img src=x onerror=alert(2)></pre></details></script>"
@@ -96,19 +96,6 @@ def wide() -> Recording:
     }
     steps = [Propose(names), Synthesize(names), Synthesize(names), Aggregate("m0")]
     return recorded(steps, models(**scripts))
-
-
-class Tooled(Scripted):
-    """A scripted model that takes tools and calls one first."""
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self
-
-    def _message(self, messages: Any, kwargs: Any) -> AIMessage:
-        if messages[-1].type == "tool":
-            return AIMessage("Done.")
-        call: Any = {"name": "add", "args": {"a": 1, "b": 2}, "id": "1"}
-        return AIMessage("", tool_calls=[call])
 
 
 def agents() -> Recording:

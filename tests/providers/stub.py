@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Protocol
 
+from tests.openai_stub import running
+
 Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["stop", "calls", "length", "filter", "refusal", "pause"]
 Body = dict[str, Any]
@@ -215,14 +217,8 @@ def serve(
     """Serve on a free loopback port while the context lasts."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.stub = Stub(f"http://127.0.0.1:{server.server_port}", wire, script)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield server.stub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def blocks(content: str | list[Any] | None, kind: str = "text") -> list[Body]:
